@@ -1,0 +1,1 @@
+"""The core of the audit: records, answers, statistics, verdicts, models, work. It names no attack and no method."""

@@ -1,0 +1,1 @@
+"""What an attack may see, and the question asked."""

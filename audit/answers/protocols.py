@@ -1,0 +1,150 @@
+"""The shapes of plug-ins, and the one function that checks every call of an attack."""
+
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.audit.answers.views import Answers, Need, Reference, View
+from mnemoscope.audit.errors import AuditError, MissingNeed
+
+__all__ = ["Attack", "FleetAttack", "Scorer", "check_needs", "score_fleet", "score_target"]
+
+
+class Scorer(Protocol):
+    """A fitted attack: one fit serves many targets.
+
+    May also have ``threshold: float`` (decide "in" at score >= threshold, set without the target's truth).
+    """
+
+    def score(self, view: View) -> NDArray[np.float64]:
+        """Return (n,) float64, higher = more likely in."""
+        ...
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """A frozen dataclass of settings with a name, its needs and a fit; it never sees the truth of the target."""
+
+    @property
+    def name(self) -> str:
+        """The name in tables and in the registry."""
+        ...
+
+    @property
+    def needs(self) -> Need:
+        """What must be offered by the view and the reference."""
+        ...
+
+    def fit(self, reference: Reference, *, rng: np.random.Generator) -> Scorer:
+        """Learn from the attacker's own models; ``reference`` may hold no model for attacks that need none."""
+        ...
+
+
+@runtime_checkable
+class FleetAttack(Attack, Protocol):
+    """An attack that scores every fleet member in turn with itself left out, in closed form.
+
+    ``score_fleet(reference, rng=rng)[k]`` equals ``fit(reference.without([k])).score(reference.target(k))``.
+    """
+
+    def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return (m, n) float64, higher = more likely in."""
+        ...
+
+
+NEED_REMEDIES = {
+    Need.SHADOW_IN: "shadow models trained with the audited records",
+    Need.SHADOW_OUT: "reference models trained without the audited records",
+    Need.POPULATION: "population records that no model was trained on",
+    Need.BEFORE: "the answers of the model before deletion",
+    Need.KNOWN: "records of the target with known membership",
+    Need.ORACLE: "live access to the model",
+    Need.GRADIENT: "live access to the model's gradients",
+    Need.FORGET_DATA: "the forget records themselves",
+    Need.RETAIN_DATA: "the retained records",
+    Need.VALIDATION_DATA: "validation records, which then may not serve as never-seen records",
+    Need.HISTORY: "the training history",
+}
+
+
+def check_needs(consumers: Iterable[tuple[str, Need]], offered: Need) -> None:
+    """Raise ``MissingNeed`` that lists everything missing, for all consumers at once.
+
+    Args:
+        consumers: (name, needs) of each attack or method.
+        offered: what the inputs provide.
+    """
+    lines = []
+    for name, needs in consumers:
+        missing = [need for need in NEED_REMEDIES if need in needs and need not in offered]
+        if missing:
+            lines.append(f"{name} needs " + "; ".join(NEED_REMEDIES[need] for need in missing))
+    if lines:
+        raise MissingNeed("cannot run: " + " | ".join(lines) + ". Provide them or leave these out")
+
+
+def offered_by(reference: Reference, view: View | None = None) -> Need:
+    """Return what the reference (and the view) provide, as flags."""
+    offered = Need.NOTHING
+    if (reference.side == 1).any():
+        offered |= Need.SHADOW_IN
+    if (reference.side == 0).any():
+        offered |= Need.SHADOW_OUT
+    population: Answers | None = reference.population if view is None else view.population
+    if population is not None:
+        offered |= Need.POPULATION
+    if (reference.before if view is None else view.before) is not None:
+        offered |= Need.BEFORE
+    if view is not None and view.known is not None:
+        offered |= Need.KNOWN
+    return offered
+
+
+def _checked(name: str, scores: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    array = np.asarray(scores)
+    if array.shape != shape or array.dtype != np.float64:
+        raise AuditError(f"attack {name!r} returned {array.dtype} {array.shape}; it must return float64 {shape}")
+    bad = ~np.isfinite(array)
+    if bad.any():
+        raise AuditError(
+            f"attack {name!r} returned {int(bad.sum())} scores that are not finite; "
+            "leave out records it cannot score, with a count, before it runs"
+        )
+    return array
+
+
+def score_target(
+    attack: Attack, reference: Reference, view: View, *, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Fit on the reference and score one target; shape, dtype and finiteness are checked.
+
+    Returns:
+        (n,) float64, higher = more likely in.
+    """
+    check_needs([(attack.name, attack.needs)], offered_by(reference, view))
+    return _checked(attack.name, attack.fit(reference, rng=rng).score(view), (view.n_records,))
+
+
+def score_fleet(attack: Attack, reference: Reference, *, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Score every fleet member in turn, its own answers never used to fit what scores it.
+
+    Closed-form attacks leave the target out exactly; others are fitted once for each fold of models and score it.
+
+    Returns:
+        (m, n) float64, higher = more likely in.
+    """
+    check_needs([(attack.name, attack.needs)], offered_by(reference))
+    shape = (reference.n_models, reference.n_records)
+    if isinstance(attack, FleetAttack):
+        return _checked(attack.name, attack.score_fleet(reference, rng=rng), shape)
+    if reference.fold is None or np.unique(reference.fold).size < 2:
+        raise AuditError(f"attack {attack.name!r} learns from models: the design must have at least 2 folds")
+    scores = np.empty(shape, np.float64)
+    for fold in np.unique(reference.fold):
+        held = np.flatnonzero(reference.fold == fold)
+        scorer = attack.fit(reference.without(held), rng=rng)
+        for model in held:
+            scores[model] = _checked(attack.name, scorer.score(reference.target(int(model))), shape[1:])
+    return scores

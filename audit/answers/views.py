@@ -1,0 +1,170 @@
+"""What an attack may see: recorded answers of the target (View) and of the attacker's own models (Reference).
+
+The truth about the target is in neither: it lives in the game and meets the scores only in ``Trials``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Flag, IntEnum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.audit.answers.signals import compute_signal
+
+__all__ = ["Answers", "Known", "Need", "Reference", "Side", "View"]
+
+
+class Side(IntEnum):
+    """On which side of a reference model a record lies."""
+
+    LEAVE_OUT = -1
+    OUT = 0
+    IN = 1
+
+
+class Need(Flag):
+    """What an attack reads of the view and the reference, or a method of the request; checked before any work."""
+
+    NOTHING = 0
+    SHADOW_IN = auto()
+    SHADOW_OUT = auto()
+    POPULATION = auto()
+    BEFORE = auto()
+    KNOWN = auto()
+    ORACLE = auto()
+    GRADIENT = auto()
+    FORGET_DATA = auto()
+    RETAIN_DATA = auto()
+    VALIDATION_DATA = auto()
+    HISTORY = auto()
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Recorded logits of one or several models on the same records.
+
+    Attributes:
+        ids: (n,) int64 record ids, unique.
+        labels: (n,) int64 true classes.
+        logits: (n, q, c) for one model or (m, n, q, c) for m models; float32, q queries, c classes.
+    """
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    _signals: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict, repr=False, kw_only=True)
+
+    def signal(self, name: str, *, temperature: float = 1.0) -> NDArray[np.float64]:
+        """Return the signal, (n, q) or (m, n, q) float64, read-only; computed once for each name."""
+        key = (name, temperature)
+        if key not in self._signals:
+            values = compute_signal(name, self.logits, self.labels, temperature=temperature)
+            values.flags.writeable = False
+            self._signals[key] = values
+        return self._signals[key]
+
+    @property
+    def n_records(self) -> int:
+        """Number of records."""
+        return int(self.ids.size)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes of the model, not of the batch."""
+        return int(self.logits.shape[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Records of the target whose membership the adversary knows; disjoint from the audited ids."""
+
+    members: Answers
+    nonmembers: Answers
+
+
+@dataclass(frozen=True, eq=False)
+class View(Answers):
+    """Answers of ONE model, the target; logits (n, q, c).
+
+    Attributes:
+        before: the same records answered by the model before deletion, where the adversary has it.
+        population: the target's answers on population records, members of no model.
+        known: records with known membership.
+    """
+
+    before: "View | None" = None
+    population: Answers | None = None
+    known: Known | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reference(Answers):
+    """Answers of the attacker's own m models on the audited records; logits (m, n, q, c), m may be 0.
+
+    Attributes:
+        side: (m, n) int8 of ``Side``: whether model i is an IN or an OUT model of record j, filled by the game.
+        population: answers of the same m models on the population records, logits (m, z, q, c).
+        before: the same m models before deletion, where the attack reads both.
+        fold: (m,) int8, folds of models with balanced roles, for attacks that learn.
+    """
+
+    side: NDArray[np.int8] = field(kw_only=True)
+    population: Answers | None = None
+    before: "Reference | None" = None
+    fold: NDArray[np.int8] | None = None
+
+    @property
+    def n_models(self) -> int:
+        """Number of reference models."""
+        return int(self.logits.shape[0])
+
+    def with_side(self, side: NDArray[np.int8]) -> "Reference":
+        """Return the same answers under another assignment of sides; computed signals are shared."""
+        return replace(self, side=side)
+
+    def select(self, models: Sequence[int] | NDArray[np.integer]) -> "Reference":
+        """Return the reference restricted to the given model positions, signals carried along."""
+        index = np.asarray(models, dtype=np.int64)
+        population = self.population
+        if population is not None:
+            population = Answers(
+                population.ids,
+                population.labels,
+                population.logits[index],
+                _signals={key: value[index] for key, value in population._signals.items()},
+            )
+        return Reference(
+            ids=self.ids,
+            labels=self.labels,
+            logits=self.logits[index],
+            side=self.side[index],
+            population=population,
+            before=None if self.before is None else self.before.select(index),
+            fold=None if self.fold is None else self.fold[index],
+            _signals={key: value[index] for key, value in self._signals.items()},
+        )
+
+    def without(self, models: Sequence[int] | NDArray[np.integer]) -> "Reference":
+        """Return the reference without the given model positions."""
+        keep = np.setdiff1d(np.arange(self.n_models), np.asarray(models, dtype=np.int64))
+        return self.select(keep)
+
+    def target(self, model: int) -> View:
+        """Return model ``model`` as a target sees it: its answers, without any side."""
+        population = self.population
+        return View(
+            ids=self.ids,
+            labels=self.labels,
+            logits=self.logits[model],
+            before=None if self.before is None else self.before.target(model),
+            population=None
+            if population is None
+            else Answers(
+                population.ids,
+                population.labels,
+                population.logits[model],
+                _signals={key: value[model] for key, value in population._signals.items()},
+            ),
+            _signals={key: value[model] for key, value in self._signals.items()},
+        )

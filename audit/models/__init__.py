@@ -1,0 +1,1 @@
+"""The torch room: architectures, training, inference, the user's own model."""

@@ -1,0 +1,1 @@
+"""Which records there are, and which role each plays in each model."""

@@ -1,0 +1,1 @@
+"""Scores and truth to estimates with intervals (NumPy and SciPy only)."""

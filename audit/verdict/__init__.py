@@ -1,0 +1,1 @@
+"""Estimates to words: endpoints, gates, power, rules, the result document."""

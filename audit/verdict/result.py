@@ -1,0 +1,336 @@
+"""The result document: one JSON source for every view. Rates in [0, 1], times in seconds, never NaN."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mnemoscope.audit.statistics.trials import Estimate
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "AuditResult",
+    "Check",
+    "Cost",
+    "Curve",
+    "DataSummary",
+    "Distribution",
+    "Endpoint",
+    "Environment",
+    "ExposedRecord",
+    "Finding",
+    "GateResult",
+    "Limits",
+    "ModelGroup",
+    "NotRun",
+    "PlanSummary",
+    "RecordSet",
+    "Subject",
+    "TprAt",
+    "Utility",
+    "Verdict",
+]
+
+SCHEMA_VERSION = "1.0.0"
+
+Word = Literal["WITHIN BOUND", "OUTSIDE BOUND", "INCONCLUSIVE", "NOT ASSESSED"]
+Tier = Literal["A", "B", "C", "D"]
+Tail = Literal["residual", "over-forgotten"]
+ModelRole = Literal["before", "after", "retrained", "no-op"]
+Outcome = Literal["within", "beyond", "undecided", "not computed"]
+GateStatus = Literal["pass", "fail", "not run", "not applicable"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The word with its tier and why.
+
+    Attributes:
+        word: one of the four words.
+        tier: assurance tier; None where no deletion verdict is possible.
+        sentence: the fixed sentence of the word.
+        meaning: what it means here, one plain sentence.
+        reasons: why, most important first.
+        flags: "exploratory", "not fit for use", ...
+        direction: whether a signal found is residual or over-forgotten.
+        next_step: what would decide it, and at what cost; empty when decided.
+    """
+
+    word: Word
+    tier: Tier | None
+    sentence: str
+    meaning: str
+    reasons: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    direction: Literal["residual", "over-forgotten", "both"] | None = None
+    next_step: str = ""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One decision of the verdict: an estimate against its bound.
+
+    Attributes:
+        id: "P1", "P2", "P3", "P4", "P5", "P6" or "P7".
+        part: what is measured within it, e.g. "TPR, residual", "AUC difference".
+        attack: attack it was computed with; empty for utility and structure.
+        primary: whether it decides WITHIN (every other one can only add an OUTSIDE finding).
+        required: whether WITHIN BOUND needs it.
+        estimate: the number with its interval.
+        bound: the policy's bound on it.
+        outcome: within | beyond | undecided | not computed.
+        p_value: one-sided p-value of "beyond the bound", before Holm; None where it is no test.
+        detail: a sentence for the reader (or the reason why it was not computed).
+    """
+
+    id: str
+    part: str
+    attack: str
+    primary: bool
+    required: bool
+    estimate: Estimate
+    bound: float | None
+    outcome: Outcome
+    p_value: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One validity gate, "G1" to "G8", or "drift"."""
+
+    id: str
+    title: str
+    rule: str
+    status: GateStatus
+    observed: str
+    fails_to: str
+
+
+@dataclass(frozen=True)
+class TprAt:
+    """TPR at one target FPR and tail; ``grey`` between 1/n and 8/n non-members: shown, never an endpoint."""
+
+    fpr: float
+    tail: Tail
+    tpr: Estimate
+    realised_fpr: Estimate
+    grey: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One attack in one game on one set of models."""
+
+    attack: str
+    game: str
+    models: ModelRole
+    primary: bool
+    auc: Estimate
+    balanced_accuracy: Estimate
+    tpr: tuple[TprAt, ...]
+    n_in: int
+    n_out: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one ROC curve with a pointwise band, thinned for drawing."""
+
+    attack: str
+    game: str
+    models: ModelRole
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    n_in: int
+    n_out: int
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A histogram of one attack's scores for one group of (model, record) pairs."""
+
+    attack: str
+    game: str
+    models: ModelRole
+    group: Literal["in", "out"]
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Utility:
+    """Accuracy of one set of models on one set of records."""
+
+    records: Literal["forget", "retain", "holdout", "test"]
+    models: ModelRole
+    accuracy: Estimate
+    gap_to_retrained: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class ExposedRecord:
+    """One individual flagged under false-discovery control; restricted edition only."""
+
+    record_id: int
+    key: str
+    p_value: float
+    exposed_in: Estimate
+
+
+@dataclass(frozen=True)
+class ModelGroup:
+    """Models of one kind, with digests so that a third party can tell them apart."""
+
+    name: str
+    role: ModelRole | Literal["shadow"]
+    n_models: int
+    digest: str
+    description: str = ""
+    method: str = ""
+    tuned_on: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One way of deleting, audited: verdict, its endpoints and gates, and all numbers behind it."""
+
+    name: str
+    method: str
+    settings: dict[str, str | int | float | bool | None]
+    verdict: Verdict
+    endpoints: tuple[Endpoint, ...]
+    gates: tuple[GateResult, ...]
+    findings: tuple[Finding, ...]
+    curves: tuple[Curve, ...]
+    distributions: tuple[Distribution, ...]
+    utility: tuple[Utility, ...]
+    models: tuple[ModelGroup, ...]
+    exposed: tuple[ExposedRecord, ...] = ()
+    cost_fraction_of_retraining: float | None = None
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """How many records play a role."""
+
+    role: str
+    n_records: int
+    digest: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A pre-flight check with its outcome: duplicates, drift, sanity of accuracies."""
+
+    id: str
+    title: str
+    status: GateStatus
+    observed: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """The data set and its record sets."""
+
+    name: str
+    digest: str
+    n_records: int
+    n_classes: int
+    shape: tuple[int, ...]
+    sets: tuple[RecordSet, ...]
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What this input can say at most (verdict.md): the tier's cap and why."""
+
+    highest_tier: Tier | None
+    may_say: str
+    cannot_say: str
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """What was fixed before the first score.
+
+    Attributes:
+        digest: of the canonical plan with its policy.
+        policy: the resolved policy, key -> value.
+        primary_attack: the attack that decides WITHIN.
+        attacks: all attacks run.
+        alpha: the FPR of the endpoints; None where the counts bear none.
+        alpha_source: "given" or "chosen from counts".
+        power: simulated probability of WITHIN BOUND for the whole rule when nothing leaks, never above 0.98.
+        power_by_alpha: the same for each candidate alpha ("0.01" -> 0.98).
+        committed_before_scores: False makes the audit exploratory.
+        seed: root seed.
+    """
+
+    digest: str
+    policy: dict[str, str | int | float | bool | None]
+    primary_attack: str
+    attacks: tuple[str, ...]
+    alpha: float | None
+    alpha_source: str
+    power: Estimate
+    power_by_alpha: dict[str, float]
+    committed_before_scores: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Versions and hardware."""
+
+    mnemoscope: str
+    python: str
+    platform: str
+    packages: dict[str, str]
+    cpu: str
+    cores: int
+    memory_bytes: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one step; tasks computed now and reused from the store."""
+
+    step: str
+    seconds: float
+    computed: int = 0
+    reused: int = 0
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """Something a reader may expect that was not run, with what would provide it."""
+
+    what: str
+    why: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """Everything one audit found. ``mode`` says which question could be asked at all."""
+
+    title: str
+    mode: Literal["procedure", "one-model", "membership"]
+    created_at: str
+    data: DataSummary
+    plan: PlanSummary
+    limits: Limits
+    subjects: tuple[Subject, ...]
+    environment: Environment
+    costs: tuple[Cost, ...]
+    not_run: tuple[NotRun, ...]
+    limitations: tuple[str, ...]
+    schema_version: str = SCHEMA_VERSION
+    edition: Literal["public", "internal", "restricted"] = "internal"
+    warnings: tuple[str, ...] = field(default=())

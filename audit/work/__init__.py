@@ -1,0 +1,1 @@
+"""What to compute, where it is kept, who computes it."""
