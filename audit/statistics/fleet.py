@@ -1,0 +1,400 @@
+"""Rates of a whole fleet: thresholds from other folds of models, variances clustered by model and by record.
+
+Every (model, record) cell of an (m, n) score array is one trial. Cells share models and records, so a binomial interval
+is too short. Each statistic is written as a sum of influence values over cells, and its variance is the two-way
+cluster-robust V_model + V_record - V_cell (Cameron, Gelbach and Miller 2011, "Robust inference with multiway
+clustering"). The threshold is estimated too: its share enters through the density ratio R = dTPR/dFPR at the threshold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaincinv, stdtr, stdtrit
+
+from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.statistics.trials import Estimate, Interval
+
+__all__ = [
+    "FleetAuc",
+    "FleetRate",
+    "FleetScores",
+    "difference",
+    "mean_difference",
+    "mean_share_difference",
+    "p_greater",
+    "paired_share_difference",
+    "share",
+    "two_way_variance",
+]
+
+Floats = NDArray[np.float64]
+METHOD = "two-way clustered by model and record"
+
+
+def two_way_variance(influence: Floats) -> float:
+    """Return V_model + V_record - V_cell of a sum of influence values.
+
+    Args:
+        influence: (m, n) float64, zero where a cell takes no part.
+
+    Returns:
+        The variance of ``influence.sum()``, never below zero; both cluster terms carry the g/(g-1) correction.
+    """
+    m, n = influence.shape
+    by_model = influence.sum(axis=1)
+    by_record = influence.sum(axis=0)
+    v_model = float(by_model @ by_model) * m / max(1, m - 1)
+    v_record = float(by_record @ by_record) * n / max(1, n - 1)
+    v_cell = float(np.einsum("ij,ij->", influence, influence))
+    return max(0.0, v_model + v_record - v_cell)
+
+
+@dataclass(frozen=True, eq=False)
+class FleetRate:
+    """TPR and realised FPR of one tail at one target FPR, with what their intervals need.
+
+    Attributes:
+        fpr_target: the FPR the thresholds were set for, on other folds of models.
+        tp, n_in, fp, n_out: counts.
+        influence: (m, n) float64 influence of each cell on the TPR, threshold's share included.
+        influence_fpr: (m, n) float64 influence of each cell on the realised FPR at the thresholds as they are.
+        ratio: dTPR/dFPR at the threshold.
+    """
+
+    fpr_target: float
+    tp: int
+    n_in: int
+    fp: int
+    n_out: int
+    influence: Floats
+    influence_fpr: Floats
+    ratio: float
+
+    @property
+    def tpr(self) -> float:
+        """Point estimate of the TPR."""
+        return self.tp / self.n_in
+
+    @property
+    def fpr(self) -> float:
+        """Realised FPR."""
+        return self.fp / self.n_out
+
+    def tpr_estimate(self, level: float = 0.95, sides: Literal["two", "lower", "upper"] = "two") -> Estimate:
+        """TPR with a clustered interval that is never shorter than Clopper-Pearson's at the same counts."""
+        return _rate(self.tp, self.n_in, self.influence, level, sides)
+
+    def fpr_estimate(self, level: float = 0.95, sides: Literal["two", "lower", "upper"] = "two") -> Estimate:
+        """Realised FPR with a clustered interval that is never shorter than Clopper-Pearson's."""
+        return _rate(self.fp, self.n_out, self.influence_fpr, level, sides)
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p-value of TPR <= bound: the larger of the clustered and the exact binomial one."""
+        from scipy.special import betainc
+
+        exact = 1.0 if self.tp == 0 else float(betainc(self.tp, self.n_in - self.tp + 1, bound))
+        se = np.sqrt(two_way_variance(self.influence))
+        if se == 0.0:
+            return exact
+        return max(exact, float(1.0 - stdtr(_degrees(self.influence), (self.tpr - bound) / se)))
+
+
+@dataclass(frozen=True, eq=False)
+class FleetAuc:
+    """AUC over pooled cells with its influence values (DeLong's placement values)."""
+
+    value: float
+    influence: Floats
+    n_in: int
+    n_out: int
+
+    def estimate(self, level: float = 0.95) -> Estimate:
+        """AUC with a clustered interval; NaN-free, clipped to [0, 1]."""
+        half = _quantile(level, "two", self.influence) * np.sqrt(two_way_variance(self.influence))
+        interval = Interval(
+            max(0.0, self.value - half), min(1.0, self.value + half), level, "two", f"DeLong placement values, {METHOD}"
+        )
+        return Estimate(self.value, interval, n=self.n_in + self.n_out)
+
+
+@dataclass(frozen=True, eq=False)
+class FleetScores:
+    """Scores of a fleet in one game.
+
+    Attributes:
+        score: (m, n) float64, higher = more likely in.
+        side: (m, n) int8, 1 in, 0 out, -1 takes no part.
+        fold: (m,) integer folds of models, at least two.
+    """
+
+    score: Floats
+    side: NDArray[np.int8]
+    fold: NDArray[np.integer]
+
+    def __post_init__(self) -> None:
+        if self.score.shape != self.side.shape or self.fold.shape != self.score.shape[:1]:
+            raise InvalidInput(
+                f"FleetScores: score {self.score.shape} and side {self.side.shape} must agree and fold {self.fold.shape} "
+                f"must be ({self.score.shape[0]},)"
+            )
+        if not (self.side == 1).any() or not (self.side == 0).any():
+            raise InvalidInput("FleetScores: the game has no cell on one side; both are needed for a rate")
+        if np.unique(self.fold).size < 2:
+            raise InvalidInput("FleetScores: at least 2 folds of models are needed, the threshold comes from another fold")
+
+    def auc(self) -> FleetAuc:
+        """AUC of pooled cells, ties counted half."""
+        cells_in, cells_out = self.side == 1, self.side == 0
+        s1, s0 = self.score[cells_in], self.score[cells_out]
+        sorted0, sorted1 = np.sort(s0), np.sort(s1)
+        v10 = (np.searchsorted(sorted0, s1, "left") + np.searchsorted(sorted0, s1, "right")) / (2.0 * s0.size)
+        v01 = 1.0 - (np.searchsorted(sorted1, s0, "left") + np.searchsorted(sorted1, s0, "right")) / (2.0 * s1.size)
+        value = float(v10.mean())
+        influence = np.zeros(self.score.shape)
+        influence[cells_in] = (v10 - value) / s1.size
+        influence[cells_out] = (v01 - value) / s0.size
+        return FleetAuc(value, influence, int(s1.size), int(s0.size))
+
+    def auc_value(self) -> float:
+        """AUC alone, without influence values: what a permutation test calls thousands of times."""
+        s1 = self.score[self.side == 1]
+        s0 = np.sort(self.score[self.side == 0])
+        below = np.searchsorted(s0, s1, "left") + np.searchsorted(s0, s1, "right")
+        return float(below.sum() / (2.0 * s1.size * s0.size))
+
+    def hit_shares(self, fpr: float) -> tuple[float, float]:
+        """TPR at one target FPR, residual and over-forgotten, without intervals."""
+        shares = []
+        for sign in (1.0, -1.0):
+            score = sign * self.score
+            hits = 0
+            for f in np.unique(self.fold):
+                inside = self.fold == f
+                out = score[~inside][self.side[~inside] == 0]
+                allowed = int(np.floor(fpr * out.size + 1e-9))
+                level = np.partition(out, out.size - 1 - allowed)[out.size - 1 - allowed]
+                hits += int((score[inside][self.side[inside] == 1] > level).sum())
+            shares.append(hits / int((self.side == 1).sum()))
+        return shares[0], shares[1]
+
+    def best_accuracy(self, level: float = 0.95) -> Estimate:
+        """Balanced accuracy at the threshold that is best on the other folds of models."""
+        cells_in, cells_out = self.side == 1, self.side == 0
+        threshold = np.empty(self.fold.shape)
+        for f in np.unique(self.fold):
+            rest = self.fold != f
+            s1 = np.sort(self.score[rest][cells_in[rest]])
+            s0 = np.sort(self.score[rest][cells_out[rest]])
+            levels = np.unique(np.concatenate([s1, s0]))
+            advantage = np.searchsorted(s0, levels) / s0.size - np.searchsorted(s1, levels) / s1.size
+            threshold[self.fold == f] = levels[int(np.argmax(advantage))]
+        hit = self.score >= threshold[:, None]
+        tpr, fpr = hit[cells_in].mean(), hit[cells_out].mean()
+        influence = np.where(cells_in, (hit - tpr) / cells_in.sum(), 0.0)
+        influence -= np.where(cells_out, (hit - fpr) / cells_out.sum(), 0.0)
+        influence /= 2.0
+        value = float(0.5 + (tpr - fpr) / 2.0)
+        half = _quantile(level, "two", influence) * float(np.sqrt(two_way_variance(influence)))
+        interval = Interval(max(0.0, value - half), min(1.0, value + half), level, "two", METHOD)
+        return Estimate(value, interval, n=int(cells_in.sum() + cells_out.sum()))
+
+    def rates(
+        self, fprs: Sequence[float], tail: Literal["residual", "over-forgotten"] = "residual"
+    ) -> list[FleetRate]:
+        """TPR and realised FPR at several target FPRs.
+
+        Args:
+            fprs: target false-positive rates in (0, 1).
+            tail: "residual" flags high scores, "over-forgotten" flags low scores.
+
+        Returns:
+            One ``FleetRate`` for each target, in order.
+        """
+        score = self.score if tail == "residual" else -self.score
+        cells_in, cells_out = self.side == 1, self.side == 0
+        s1 = np.sort(score[cells_in])
+        s0 = np.sort(score[cells_out])
+        by_fold = {
+            int(f): np.sort(score[self.fold != f][cells_out[self.fold != f]]) for f in np.unique(self.fold)
+        }
+        fold = [int(f) for f in self.fold]
+        result = []
+        for fpr in fprs:
+            threshold = {f: _threshold(out, fpr) for f, out in by_fold.items()}
+            hit = score >= np.array([threshold[f] for f in fold])[:, None]
+            tp, fp = int((hit & cells_in).sum()), int((hit & cells_out).sum())
+            ratio = _density_ratio(s1, s0, fpr)
+            tpr, realised = tp / s1.size, fp / s0.size
+            influence = np.where(cells_in, (hit - tpr) / s1.size, 0.0)
+            share = np.where(cells_out, (hit - realised) / s0.size, 0.0)
+            influence -= ratio * share
+            result.append(
+                FleetRate(fpr, tp, int(s1.size), fp, int(s0.size), influence, share, ratio)
+            )
+        return result
+
+
+def difference(
+    a: FleetRate | FleetAuc, b: FleetRate | FleetAuc, level: float = 0.90, sides: Literal["two", "upper"] = "two"
+) -> Estimate:
+    """Difference a - b of the same statistic of two fleets on the same cells, with a clustered interval.
+
+    For rates the interval is never shorter than the one built from both Clopper-Pearson intervals by the method of
+    variance estimates recovery (Newcombe 1998), which has a width where there are no hits at all.
+    """
+    influence = a.influence - b.influence
+    se = np.sqrt(two_way_variance(influence))
+    quantile = _quantile(level, sides, influence)
+    if isinstance(a, FleetAuc) or isinstance(b, FleetAuc):
+        if not (isinstance(a, FleetAuc) and isinstance(b, FleetAuc)):
+            raise InvalidInput("difference: both arguments must be rates, or both AUCs")
+        value = a.value - b.value
+        low, high = value - quantile * se, value + quantile * se
+        n = a.n_in + a.n_out
+    else:
+        value = a.tpr - b.tpr
+        two = level if sides == "two" else 2.0 * level - 1.0
+        la, ua = _clopper_pearson(a.tp, a.n_in, two)
+        lb, ub = _clopper_pearson(b.tp, b.n_in, two)
+        low = min(value - quantile * se, value - float(np.hypot(a.tpr - la, ub - b.tpr)))
+        high = max(value + quantile * se, value + float(np.hypot(ua - a.tpr, b.tpr - lb)))
+        n = a.n_in
+    if sides == "upper":
+        low = -1.0
+    return Estimate(value, Interval(max(-1.0, low), min(1.0, high), level, sides, f"paired difference, {METHOD}"), n=n)
+
+
+def mean_difference(
+    a: NDArray[np.floating], b: NDArray[np.floating], level: float, sides: Literal["two", "lower", "upper"]
+) -> Estimate:
+    """Mean of a - b over all cells of two (m, n) arrays, clustered by model and record."""
+    cells = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    value = float(cells.mean())
+    influence = (cells - value) / cells.size
+    half = _quantile(level, sides, influence) * float(np.sqrt(two_way_variance(influence)))
+    low = -1.0 if sides == "upper" else max(-1.0, value - half)
+    high = 1.0 if sides == "lower" else min(1.0, value + half)
+    return Estimate(value, Interval(low, high, level, sides, f"paired difference, {METHOD}"), n=cells.size)
+
+
+def share(
+    hit: NDArray[np.bool_],
+    cells: NDArray[np.bool_],
+    level: float = 0.95,
+    sides: Literal["two", "lower", "upper"] = "two",
+) -> Estimate:
+    """Share of hits among cells, clustered by model and record, at least as wide as Clopper-Pearson."""
+    n = int(cells.sum())
+    if n == 0:
+        return Estimate(None, n=0, reason="no (model, record) pair plays this role")
+    k = int((hit & cells).sum())
+    return _rate(k, n, np.where(cells, (hit - k / n) / n, 0.0), level, sides)
+
+
+def paired_share_difference(
+    hit_a: NDArray[np.bool_], hit_b: NDArray[np.bool_], cells: NDArray[np.bool_], level: float
+) -> Estimate:
+    """Share of hits of fleet a minus that of fleet b on the same cells, two-sided, clustered by model and record."""
+    n = int(cells.sum())
+    if n == 0:
+        return Estimate(None, n=0, reason="no (model, record) pair plays this role")
+    cell = np.where(cells, hit_a.astype(np.float64) - hit_b, 0.0)
+    value = float(cell.sum() / n)
+    influence = np.where(cells, (cell - value) / n, 0.0)
+    half = _quantile(level, "two", influence) * float(np.sqrt(two_way_variance(influence)))
+    interval = Interval(max(-1.0, value - half), min(1.0, value + half), level, "two", f"paired difference, {METHOD}")
+    return Estimate(value, interval, n=n)
+
+
+def mean_share_difference(
+    hit: NDArray[np.bool_], cells_a: NDArray[np.bool_], cells_b: NDArray[np.bool_], level: float
+) -> Estimate:
+    """Share of hits among cells_a minus that among cells_b, with a one-sided upper limit.
+
+    Args:
+        hit: (m, n) bool.
+        cells_a: (m, n) bool, the minuend's cells.
+        cells_b: (m, n) bool, the subtrahend's cells, disjoint from cells_a.
+        level: confidence of the limit; never tighter than the one built from both Clopper-Pearson intervals.
+    """
+    na, nb = int(cells_a.sum()), int(cells_b.sum())
+    if na == 0 or nb == 0:
+        return Estimate(None, reason="one of the two groups has no cell to count")
+    ka, kb = int((hit & cells_a).sum()), int((hit & cells_b).sum())
+    a, b = ka / na, kb / nb
+    influence = np.where(cells_a, (hit - a) / na, 0.0) - np.where(cells_b, (hit - b) / nb, 0.0)
+    half = _quantile(level, "upper", influence) * float(np.sqrt(two_way_variance(influence)))
+    high_a = _clopper_pearson(ka, na, 2 * level - 1)[1]
+    low_b = _clopper_pearson(kb, nb, 2 * level - 1)[0]
+    high = max(a - b + half, a - b + float(np.hypot(high_a - a, b - low_b)))
+    return Estimate(a - b, Interval(-1.0, min(1.0, high), level, "upper", f"difference of shares, {METHOD}"), ka, na)
+
+
+def p_greater(estimate: Estimate, bound: float, degrees: int) -> float | None:
+    """One-sided p-value of "parameter <= bound", from an estimate with an interval or upper limit.
+
+    The standard error is read back from the interval, so a floor on its width holds for the p-value too.
+
+    Args:
+        estimate: a difference or mean with an interval on the t scale.
+        bound: the bound on the parameter.
+        degrees: degrees of freedom the interval was made with.
+    """
+    if estimate.value is None or estimate.ci is None:
+        return None
+    ci = estimate.ci
+    quantile = float(stdtrit(degrees, 0.5 + ci.level / 2 if ci.sides == "two" else ci.level))
+    # The width on the side of the bound: upper limits have only that one, two-sided ones use the lower arm.
+    width = ci.upper - estimate.value if ci.sides == "upper" else estimate.value - ci.lower
+    if width <= 0:
+        return 0.0 if estimate.value > bound else 1.0
+    return float(stdtr(degrees, (bound - estimate.value) * quantile / width))
+
+
+def _threshold(sorted_out: Floats, fpr: float) -> float:
+    """The smallest float level reached by at most floor(fpr * n) of the given ascending scores."""
+    allowed = int(np.floor(fpr * sorted_out.size + 1e-9))
+    if allowed >= sorted_out.size:
+        return -np.inf
+    return float(np.nextafter(sorted_out[sorted_out.size - 1 - allowed], np.inf))
+
+
+def _density_ratio(sorted_in: Floats, sorted_out: Floats, fpr: float) -> float:
+    """DTPR/dFPR at the threshold: the slope of the ROC between half and twice the target FPR."""
+    low, high = _threshold(sorted_out, fpr / 2), _threshold(sorted_out, min(1.0, 2 * fpr))
+
+    def above(values: Floats, level: float) -> float:
+        return float(values.size - np.searchsorted(values, level, "left")) / values.size
+
+    span = above(sorted_out, high) - above(sorted_out, low)
+    if span <= 0:
+        return 1.0
+    return (above(sorted_in, high) - above(sorted_in, low)) / span
+
+
+def _degrees(influence: Floats) -> float:
+    return float(max(1, min(influence.shape) - 1))
+
+
+def _quantile(level: float, sides: str, influence: Floats) -> float:
+    return float(stdtrit(_degrees(influence), 0.5 + level / 2 if sides == "two" else level))
+
+
+def _clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
+    tail = (1.0 - level) / 2
+    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
+    high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1.0 - tail))
+    return low, high
+
+
+def _rate(k: int, n: int, influence: Floats, level: float, sides: Literal["two", "lower", "upper"]) -> Estimate:
+    value = k / n
+    two = level if sides == "two" else 2.0 * level - 1.0
+    exact_low, exact_high = _clopper_pearson(k, n, two)
+    half = _quantile(level, sides, influence) * float(np.sqrt(two_way_variance(influence)))
+    low = 0.0 if sides == "upper" else max(0.0, min(exact_low, value - half))
+    high = 1.0 if sides == "lower" else min(1.0, max(exact_high, value + half))
+    return Estimate(value, Interval(low, high, level, sides, f"{METHOD}, at least Clopper-Pearson"), k, n)

@@ -1,0 +1,94 @@
+"""Findings, curves and distributions of one fleet in one game: description, not decision."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.audit.statistics.fleet import FleetRate, FleetScores
+from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.result import Curve, Distribution, Finding, ModelRole, Tail, TprAt
+
+__all__ = ["FPR_LEVELS", "curve", "distributions", "finding"]
+
+FPR_LEVELS = (0.1, 0.01, 0.001, 0.0001)
+GREY_BELOW = 8
+"""Rates below 8/n non-members are shown grey and are never an endpoint (verdict rules)."""
+CURVE_POINTS = 32
+
+
+def _tpr_at(rate: FleetRate, tail: Tail, level: float) -> TprAt:
+    if rate.fpr_target * rate.n_out < 1 - 1e-9:
+        reason = f"an FPR of {rate.fpr_target:g} needs at least {int(np.ceil(1 / rate.fpr_target)):,} never-seen trials"
+        missing = Estimate(None, n=rate.n_out, reason=reason)
+        return TprAt(rate.fpr_target, tail, missing, missing, False)
+    return TprAt(
+        rate.fpr_target,
+        tail,
+        rate.tpr_estimate(level),
+        rate.fpr_estimate(level),
+        rate.fpr_target * rate.n_out < GREY_BELOW - 1e-9,
+    )
+
+
+def finding(
+    attack: str,
+    game: str,
+    models: ModelRole,
+    primary: bool,
+    scores: FleetScores,
+    *,
+    level: float = 0.95,
+    note: str = "",
+) -> Finding:
+    """AUC, balanced accuracy and TPR at the four levels in both tails, each with a clustered interval."""
+    auc = scores.auc()
+    tails: tuple[Tail, Tail] = ("residual", "over-forgotten")
+    return Finding(
+        attack=attack,
+        game=game,
+        models=models,
+        primary=primary,
+        auc=auc.estimate(level),
+        balanced_accuracy=scores.best_accuracy(level),
+        tpr=tuple(_tpr_at(rate, tail, level) for tail in tails for rate in scores.rates(FPR_LEVELS, tail)),
+        n_in=auc.n_in,
+        n_out=auc.n_out,
+        note=note,
+    )
+
+
+def curve(
+    attack: str, game: str, models: ModelRole, scores: FleetScores, *, level: float = 0.95
+) -> Curve:
+    """ROC points on a logarithmic grid of FPR down to 1/n, with a pointwise clustered band."""
+    n_out = int((scores.side == 0).sum())
+    grid = np.geomspace(1.0 / n_out, 0.999, CURVE_POINTS)
+    rates = scores.rates([float(x) for x in grid])
+    estimates = [rate.tpr_estimate(level) for rate in rates]
+    return Curve(
+        attack,
+        game,
+        models,
+        fpr=(*(rate.fpr for rate in rates), 1.0),
+        tpr=(*(rate.tpr for rate in rates), 1.0),
+        low=(*(e.low or 0.0 for e in estimates), 1.0),
+        high=(*(1.0 if e.high is None else e.high for e in estimates), 1.0),
+        n_in=rates[0].n_in,
+        n_out=n_out,
+    )
+
+
+def distributions(
+    attack: str, game: str, models: ModelRole, scores: FleetScores, edges: NDArray[np.float64] | None = None
+) -> tuple[Distribution, Distribution]:
+    """Histograms of the in and out scores on common edges; what lies outside is counted in the end bins."""
+    s1, s0 = scores.score[scores.side == 1], scores.score[scores.side == 0]
+    if edges is None:
+        low, high = np.quantile(np.concatenate([s1, s0]), [0.001, 0.999])
+        edges = np.linspace(low, high if high > low else low + 1.0, 41)
+    bounds = tuple(float(e) for e in edges)
+    inside = [np.clip(s, edges[0], edges[-1]) for s in (s1, s0)]
+    counts = [tuple(int(k) for k in np.histogram(s, edges)[0]) for s in inside]
+    return (
+        Distribution(attack, game, models, "in", bounds, counts[0]),
+        Distribution(attack, game, models, "out", bounds, counts[1]),
+    )

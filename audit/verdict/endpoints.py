@@ -1,0 +1,194 @@
+"""Endpoints P1 to P5 of procedure mode and the precision gate, from scores of fleets to decisions.
+
+The same functions decide on real fleets and on the simulated null fleets behind the printed power, so that the power is
+that of the rule as it runs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.audit.statistics.fleet import (
+    FleetAuc,
+    FleetRate,
+    FleetScores,
+    difference,
+    mean_difference,
+    p_greater,
+)
+from mnemoscope.audit.verdict.individuals import RecordScorer
+from mnemoscope.audit.verdict.policy import Policy
+from mnemoscope.audit.verdict.result import Endpoint, GateResult, Outcome, Tail
+
+__all__ = [
+    "TAILS",
+    "TailRates",
+    "equivalence_endpoints",
+    "exposure_endpoints",
+    "precision_gate",
+    "rate_endpoints",
+    "retained_endpoint",
+    "tail_rates",
+    "utility_endpoint",
+]
+
+Floats = NDArray[np.float64]
+TAILS: tuple[Tail, Tail] = ("residual", "over-forgotten")
+TailRates = dict[Tail, list[FleetRate]]
+
+
+def tail_rates(scores: FleetScores, alphas: Sequence[float]) -> TailRates:
+    """Rates of both tails at every alpha, sorted once."""
+    return {tail: scores.rates(alphas, tail) for tail in TAILS}
+
+
+def _degrees(shape: tuple[int, ...]) -> int:
+    return max(1, min(shape) - 1)
+
+
+def rate_endpoints(
+    attack: str, primary: bool, rates: dict[Tail, FleetRate], policy: Policy, alpha: float
+) -> list[Endpoint]:
+    """P1: the absolute signal, one-sided upper limit of TPR at alpha against ``tpr_ratio`` x alpha, in each tail."""
+    endpoints = []
+    bound = policy.tpr_bound(alpha)
+    for tail, rate in rates.items():
+        upper = rate.tpr_estimate(policy.level, "upper")
+        lower = rate.tpr_estimate(policy.level, "lower")
+        assert upper.high is not None
+        assert lower.low is not None
+        outcome: Outcome = "within" if upper.high <= bound else "beyond" if lower.low > bound else "undecided"
+        endpoints.append(
+            Endpoint(
+                "P1",
+                f"TPR at {alpha:.1%} FPR, {tail}",
+                attack,
+                primary,
+                primary,
+                upper if outcome != "beyond" else lower,
+                bound,
+                outcome,
+                rate.p_above(bound),
+                f"threshold from other folds of models; realised FPR {rate.fp} of {rate.n_out}",
+            )
+        )
+    return endpoints
+
+
+def equivalence_endpoints(
+    attack: str,
+    primary: bool,
+    after: dict[Tail, FleetRate],
+    reference: dict[Tail, FleetRate],
+    auc_after: FleetAuc,
+    auc_reference: FleetAuc,
+    policy: Policy,
+    alpha: float,
+) -> list[Endpoint]:
+    """P2: two one-sided tests against the retrained fleet, TPR at alpha in each tail and AUC, on the same cells."""
+    parts: list[tuple[str, FleetRate | FleetAuc, FleetRate | FleetAuc, float]] = [
+        (f"TPR difference to retrained, {tail}", after[tail], reference[tail], policy.tpr_margin_at(alpha))
+        for tail in after
+    ]
+    parts.append(("AUC difference to retrained", auc_after, auc_reference, policy.auc_margin))
+    endpoints = []
+    for part, a, b, margin in parts:
+        estimate = difference(a, b, policy.equivalence_level)
+        assert estimate.ci is not None
+        assert estimate.value is not None
+        low, high = estimate.ci.lower, estimate.ci.upper
+        inside = -margin < low and high < margin
+        beyond = low > margin or high < -margin
+        # The rejection "beyond" is one-sided, on the side where the difference lies.
+        upwards = estimate if estimate.value >= 0 else difference(b, a, policy.equivalence_level)
+        endpoints.append(
+            Endpoint(
+                "P2",
+                part,
+                attack,
+                primary,
+                primary,
+                estimate,
+                margin,
+                "within" if inside else "beyond" if beyond else "undecided",
+                p_greater(upwards, margin, _degrees(a.influence.shape)),
+                "",
+            )
+        )
+    return endpoints
+
+
+def exposure_endpoints(
+    attack: str, values: Floats, side: NDArray[np.int8], policy: Policy, alphas: Sequence[float]
+) -> list[list[Endpoint]]:
+    """P3: exceedance share of forgotten minus never-seen cells over their own records' thresholds, in each tail.
+
+    Returns:
+        For each alpha the endpoints of both tails.
+    """
+    scorers = {tail: RecordScorer.of(sign * values, side) for tail, sign in zip(TAILS, (1, -1), strict=True)}
+    return [
+        [_exposure(attack, tail, scorer, policy, alpha) for tail, scorer in scorers.items()] for alpha in alphas
+    ]
+
+
+def _exposure(attack: str, tail: Tail, scorer: RecordScorer, policy: Policy, alpha: float) -> Endpoint:
+    estimate = scorer.difference(alpha, policy.level)
+    bound = policy.exposure_bound_at(alpha)
+    part = f"share above own record's threshold, {tail}"
+    if estimate.value is None or estimate.high is None:
+        return Endpoint("P3", part, attack, True, True, estimate, bound, "not computed", None, estimate.reason or "")
+    p = p_greater(estimate, bound, _degrees(scorer.z.shape))
+    outcome: Outcome = "within" if estimate.high <= bound else "undecided"
+    if p is not None and p <= 1 - policy.level:
+        outcome = "beyond"
+    detail = "t quantile of the record's never-seen models, Gaussian over training seeds assumed"
+    return Endpoint("P3", part, attack, True, True, estimate, bound, outcome, p, detail)
+
+
+def retained_endpoint(
+    attack: str, after: FleetRate, reference: FleetRate, policy: Policy, alpha: float
+) -> Endpoint:
+    """P4: are those who stayed more exposed than in retrained models (which themselves expose them more)?"""
+    bound = policy.retained_bound_at(alpha)
+    estimate = difference(after, reference, policy.level, "upper")
+    assert estimate.high is not None
+    p = p_greater(estimate, bound, _degrees(after.influence.shape))
+    outcome: Outcome = "within" if estimate.high <= bound else "undecided"
+    if p is not None and p <= 1 - policy.level:
+        outcome = "beyond"
+    detail = f"TPR of retained records {after.tp} of {after.n_in}, retrained {reference.tp} of {reference.n_in}"
+    return Endpoint(
+        "P4", f"retained TPR at {alpha:.1%} FPR minus retrained", attack, True, True, estimate, bound, outcome, p, detail
+    )
+
+
+def utility_endpoint(
+    correct_after: NDArray[np.bool_], correct_retrained: NDArray[np.bool_], policy: Policy
+) -> Endpoint:
+    """P5: accuracy on test records not worse than the retrained fleet's by more than the margin."""
+    estimate = mean_difference(correct_after, correct_retrained, policy.level, "lower")
+    assert estimate.low is not None
+    outcome: Outcome = "within" if estimate.low >= -policy.utility_margin else "undecided"
+    if estimate.value is not None and estimate.value < -policy.utility_margin:
+        outcome = "beyond"
+    return Endpoint(
+        "P5", "accuracy minus retrained", "", False, False, estimate, policy.utility_margin, outcome, None, ""
+    )
+
+
+def precision_gate(rates: dict[Tail, FleetRate], policy: Policy, alpha: float) -> GateResult:
+    """G3: is the realised FPR known well enough? Its upper limit may not exceed ``tpr_ratio`` x alpha in either tail."""
+    bound = policy.tpr_bound(alpha)
+    uppers = {tail: rate.fpr_estimate(policy.level, "upper") for tail, rate in rates.items()}
+    passed = all(u.high is not None and u.high <= bound for u in uppers.values())
+    observed = "; ".join(f"{tail} {u.k} of {u.n}, at most {u.high:.2%}" for tail, u in uppers.items())
+    return GateResult(
+        "G3",
+        "precision",
+        f"upper limit of the realised FPR at most {bound:.1%}",
+        "pass" if passed else "fail",
+        observed,
+        "INCONCLUSIVE",
+    )
