@@ -12,9 +12,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, stdtr, stdtrit
+from scipy.special import betainc, stdtr, stdtrit
 
 from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.statistics.clustered import density_ratio
+from mnemoscope.audit.statistics.proportions import Sides, clopper_pearson_limits
 from mnemoscope.audit.statistics.trials import Estimate, Interval
 
 __all__ = [
@@ -27,21 +29,22 @@ __all__ = [
     "p_greater",
     "paired_share_difference",
     "share",
-    "two_way_variance",
+    "influence_variance",
 ]
 
 Floats = NDArray[np.float64]
 METHOD = "two-way clustered by model and record"
 
 
-def two_way_variance(influence: Floats) -> float:
+def influence_variance(influence: Floats) -> float:
     """Return V_model + V_record - V_cell of a sum of influence values.
 
     Args:
         influence: (m, n) float64, zero where a cell takes no part.
 
     Returns:
-        The variance of ``influence.sum()``, never below zero; both cluster terms carry the g/(g-1) correction.
+        The variance of ``influence.sum()``; both cluster terms carry the g/(g-1) correction. Never below the smaller of
+        them: were cells of one record not negatively correlated on average, the other clustering alone would remain.
     """
     m, n = influence.shape
     by_model = influence.sum(axis=1)
@@ -49,7 +52,7 @@ def two_way_variance(influence: Floats) -> float:
     v_model = float(by_model @ by_model) * m / max(1, m - 1)
     v_record = float(by_record @ by_record) * n / max(1, n - 1)
     v_cell = float(np.einsum("ij,ij->", influence, influence))
-    return max(0.0, v_model + v_record - v_cell)
+    return max(v_model + v_record - v_cell, min(v_model, v_record))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,20 +86,18 @@ class FleetRate:
         """Realised FPR."""
         return self.fp / self.n_out
 
-    def tpr_estimate(self, level: float = 0.95, sides: Literal["two", "lower", "upper"] = "two") -> Estimate:
+    def tpr_estimate(self, level: float = 0.95, sides: Sides = "two") -> Estimate:
         """TPR with a clustered interval that is never shorter than Clopper-Pearson's at the same counts."""
         return _rate(self.tp, self.n_in, self.influence, level, sides)
 
-    def fpr_estimate(self, level: float = 0.95, sides: Literal["two", "lower", "upper"] = "two") -> Estimate:
+    def fpr_estimate(self, level: float = 0.95, sides: Sides = "two") -> Estimate:
         """Realised FPR with a clustered interval that is never shorter than Clopper-Pearson's."""
         return _rate(self.fp, self.n_out, self.influence_fpr, level, sides)
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value of TPR <= bound: the larger of the clustered and the exact binomial one."""
-        from scipy.special import betainc
-
         exact = 1.0 if self.tp == 0 else float(betainc(self.tp, self.n_in - self.tp + 1, bound))
-        se = np.sqrt(two_way_variance(self.influence))
+        se = np.sqrt(influence_variance(self.influence))
         if se == 0.0:
             return exact
         return max(exact, float(1.0 - stdtr(_degrees(self.influence), (self.tpr - bound) / se)))
@@ -113,7 +114,7 @@ class FleetAuc:
 
     def estimate(self, level: float = 0.95) -> Estimate:
         """AUC with a clustered interval; NaN-free, clipped to [0, 1]."""
-        half = _quantile(level, "two", self.influence) * np.sqrt(two_way_variance(self.influence))
+        half = _quantile(level, "two", self.influence) * np.sqrt(influence_variance(self.influence))
         interval = Interval(
             max(0.0, self.value - half), min(1.0, self.value + half), level, "two", f"DeLong placement values, {METHOD}"
         )
@@ -143,7 +144,9 @@ class FleetScores:
         if not (self.side == 1).any() or not (self.side == 0).any():
             raise InvalidInput("FleetScores: the game has no cell on one side; both are needed for a rate")
         if np.unique(self.fold).size < 2:
-            raise InvalidInput("FleetScores: at least 2 folds of models are needed, the threshold comes from another fold")
+            raise InvalidInput(
+                "FleetScores: at least 2 folds of models are needed, the threshold comes from another fold"
+            )
 
     def auc(self) -> FleetAuc:
         """AUC of pooled cells, ties counted half."""
@@ -197,13 +200,11 @@ class FleetScores:
         influence -= np.where(cells_out, (hit - fpr) / cells_out.sum(), 0.0)
         influence /= 2.0
         value = float(0.5 + (tpr - fpr) / 2.0)
-        half = _quantile(level, "two", influence) * float(np.sqrt(two_way_variance(influence)))
+        half = _quantile(level, "two", influence) * float(np.sqrt(influence_variance(influence)))
         interval = Interval(max(0.0, value - half), min(1.0, value + half), level, "two", METHOD)
         return Estimate(value, interval, n=int(cells_in.sum() + cells_out.sum()))
 
-    def rates(
-        self, fprs: Sequence[float], tail: Literal["residual", "over-forgotten"] = "residual"
-    ) -> list[FleetRate]:
+    def rates(self, fprs: Sequence[float], tail: Literal["residual", "over-forgotten"] = "residual") -> list[FleetRate]:
         """TPR and realised FPR at several target FPRs.
 
         Args:
@@ -217,23 +218,19 @@ class FleetScores:
         cells_in, cells_out = self.side == 1, self.side == 0
         s1 = np.sort(score[cells_in])
         s0 = np.sort(score[cells_out])
-        by_fold = {
-            int(f): np.sort(score[self.fold != f][cells_out[self.fold != f]]) for f in np.unique(self.fold)
-        }
+        by_fold = {int(f): np.sort(score[self.fold != f][cells_out[self.fold != f]]) for f in np.unique(self.fold)}
         fold = [int(f) for f in self.fold]
         result = []
         for fpr in fprs:
             threshold = {f: _threshold(out, fpr) for f, out in by_fold.items()}
             hit = score >= np.array([threshold[f] for f in fold])[:, None]
             tp, fp = int((hit & cells_in).sum()), int((hit & cells_out).sum())
-            ratio = _density_ratio(s1, s0, fpr)
+            ratio = density_ratio(s1, s0, fpr)
             tpr, realised = tp / s1.size, fp / s0.size
             influence = np.where(cells_in, (hit - tpr) / s1.size, 0.0)
             share = np.where(cells_out, (hit - realised) / s0.size, 0.0)
             influence -= ratio * share
-            result.append(
-                FleetRate(fpr, tp, int(s1.size), fp, int(s0.size), influence, share, ratio)
-            )
+            result.append(FleetRate(fpr, tp, int(s1.size), fp, int(s0.size), influence, share, ratio))
         return result
 
 
@@ -246,7 +243,7 @@ def difference(
     variance estimates recovery (Newcombe 1998), which has a width where there are no hits at all.
     """
     influence = a.influence - b.influence
-    se = np.sqrt(two_way_variance(influence))
+    se = np.sqrt(influence_variance(influence))
     quantile = _quantile(level, sides, influence)
     if isinstance(a, FleetAuc) or isinstance(b, FleetAuc):
         if not (isinstance(a, FleetAuc) and isinstance(b, FleetAuc)):
@@ -257,8 +254,7 @@ def difference(
     else:
         value = a.tpr - b.tpr
         two = level if sides == "two" else 2.0 * level - 1.0
-        la, ua = _clopper_pearson(a.tp, a.n_in, two)
-        lb, ub = _clopper_pearson(b.tp, b.n_in, two)
+        (la, lb), (ua, ub) = clopper_pearson_limits((a.tp, b.tp), (a.n_in, b.n_in), two)
         low = min(value - quantile * se, value - float(np.hypot(a.tpr - la, ub - b.tpr)))
         high = max(value + quantile * se, value + float(np.hypot(ua - a.tpr, b.tpr - lb)))
         n = a.n_in
@@ -267,14 +263,12 @@ def difference(
     return Estimate(value, Interval(max(-1.0, low), min(1.0, high), level, sides, f"paired difference, {METHOD}"), n=n)
 
 
-def mean_difference(
-    a: NDArray[np.floating], b: NDArray[np.floating], level: float, sides: Literal["two", "lower", "upper"]
-) -> Estimate:
+def mean_difference(a: NDArray[np.floating], b: NDArray[np.floating], level: float, sides: Sides) -> Estimate:
     """Mean of a - b over all cells of two (m, n) arrays, clustered by model and record."""
     cells = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     value = float(cells.mean())
     influence = (cells - value) / cells.size
-    half = _quantile(level, sides, influence) * float(np.sqrt(two_way_variance(influence)))
+    half = _quantile(level, sides, influence) * float(np.sqrt(influence_variance(influence)))
     low = -1.0 if sides == "upper" else max(-1.0, value - half)
     high = 1.0 if sides == "lower" else min(1.0, value + half)
     return Estimate(value, Interval(low, high, level, sides, f"paired difference, {METHOD}"), n=cells.size)
@@ -284,7 +278,7 @@ def share(
     hit: NDArray[np.bool_],
     cells: NDArray[np.bool_],
     level: float = 0.95,
-    sides: Literal["two", "lower", "upper"] = "two",
+    sides: Sides = "two",
 ) -> Estimate:
     """Share of hits among cells, clustered by model and record, at least as wide as Clopper-Pearson."""
     n = int(cells.sum())
@@ -304,7 +298,7 @@ def paired_share_difference(
     cell = np.where(cells, hit_a.astype(np.float64) - hit_b, 0.0)
     value = float(cell.sum() / n)
     influence = np.where(cells, (cell - value) / n, 0.0)
-    half = _quantile(level, "two", influence) * float(np.sqrt(two_way_variance(influence)))
+    half = _quantile(level, "two", influence) * float(np.sqrt(influence_variance(influence)))
     interval = Interval(max(-1.0, value - half), min(1.0, value + half), level, "two", f"paired difference, {METHOD}")
     return Estimate(value, interval, n=n)
 
@@ -326,9 +320,9 @@ def mean_share_difference(
     ka, kb = int((hit & cells_a).sum()), int((hit & cells_b).sum())
     a, b = ka / na, kb / nb
     influence = np.where(cells_a, (hit - a) / na, 0.0) - np.where(cells_b, (hit - b) / nb, 0.0)
-    half = _quantile(level, "upper", influence) * float(np.sqrt(two_way_variance(influence)))
-    high_a = _clopper_pearson(ka, na, 2 * level - 1)[1]
-    low_b = _clopper_pearson(kb, nb, 2 * level - 1)[0]
+    half = _quantile(level, "upper", influence) * float(np.sqrt(influence_variance(influence)))
+    high_a = float(clopper_pearson_limits(ka, na, level, "upper")[1])
+    low_b = float(clopper_pearson_limits(kb, nb, level, "lower")[0])
     high = max(a - b + half, a - b + float(np.hypot(high_a - a, b - low_b)))
     return Estimate(a - b, Interval(-1.0, min(1.0, high), level, "upper", f"difference of shares, {METHOD}"), ka, na)
 
@@ -362,19 +356,6 @@ def _threshold(sorted_out: Floats, fpr: float) -> float:
     return float(np.nextafter(sorted_out[sorted_out.size - 1 - allowed], np.inf))
 
 
-def _density_ratio(sorted_in: Floats, sorted_out: Floats, fpr: float) -> float:
-    """DTPR/dFPR at the threshold: the slope of the ROC between half and twice the target FPR."""
-    low, high = _threshold(sorted_out, fpr / 2), _threshold(sorted_out, min(1.0, 2 * fpr))
-
-    def above(values: Floats, level: float) -> float:
-        return float(values.size - np.searchsorted(values, level, "left")) / values.size
-
-    span = above(sorted_out, high) - above(sorted_out, low)
-    if span <= 0:
-        return 1.0
-    return (above(sorted_in, high) - above(sorted_in, low)) / span
-
-
 def _degrees(influence: Floats) -> float:
     return float(max(1, min(influence.shape) - 1))
 
@@ -383,18 +364,10 @@ def _quantile(level: float, sides: str, influence: Floats) -> float:
     return float(stdtrit(_degrees(influence), 0.5 + level / 2 if sides == "two" else level))
 
 
-def _clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
-    tail = (1.0 - level) / 2
-    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
-    high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1.0 - tail))
-    return low, high
-
-
-def _rate(k: int, n: int, influence: Floats, level: float, sides: Literal["two", "lower", "upper"]) -> Estimate:
+def _rate(k: int, n: int, influence: Floats, level: float, sides: Sides) -> Estimate:
     value = k / n
-    two = level if sides == "two" else 2.0 * level - 1.0
-    exact_low, exact_high = _clopper_pearson(k, n, two)
-    half = _quantile(level, sides, influence) * float(np.sqrt(two_way_variance(influence)))
+    exact_low, exact_high = (float(limit) for limit in clopper_pearson_limits(k, n, level, sides))
+    half = _quantile(level, sides, influence) * float(np.sqrt(influence_variance(influence)))
     low = 0.0 if sides == "upper" else max(0.0, min(exact_low, value - half))
     high = 1.0 if sides == "lower" else min(1.0, max(exact_high, value + half))
     return Estimate(value, Interval(low, high, level, sides, f"{METHOD}, at least Clopper-Pearson"), k, n)

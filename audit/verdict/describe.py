@@ -56,9 +56,7 @@ def finding(
     )
 
 
-def curve(
-    attack: str, game: str, models: ModelRole, scores: FleetScores, *, level: float = 0.95
-) -> Curve:
+def curve(attack: str, game: str, models: ModelRole, scores: FleetScores, *, level: float = 0.95) -> Curve:
     """ROC points on a logarithmic grid of FPR down to 1/n, with a pointwise clustered band."""
     n_out = int((scores.side == 0).sum())
     grid = np.geomspace(1.0 / n_out, 0.999, CURVE_POINTS)

@@ -128,9 +128,7 @@ def exposure_endpoints(
         For each alpha the endpoints of both tails.
     """
     scorers = {tail: RecordScorer.of(sign * values, side) for tail, sign in zip(TAILS, (1, -1), strict=True)}
-    return [
-        [_exposure(attack, tail, scorer, policy, alpha) for tail, scorer in scorers.items()] for alpha in alphas
-    ]
+    return [[_exposure(attack, tail, scorer, policy, alpha) for tail, scorer in scorers.items()] for alpha in alphas]
 
 
 def _exposure(attack: str, tail: Tail, scorer: RecordScorer, policy: Policy, alpha: float) -> Endpoint:
@@ -147,9 +145,7 @@ def _exposure(attack: str, tail: Tail, scorer: RecordScorer, policy: Policy, alp
     return Endpoint("P3", part, attack, True, True, estimate, bound, outcome, p, detail)
 
 
-def retained_endpoint(
-    attack: str, after: FleetRate, reference: FleetRate, policy: Policy, alpha: float
-) -> Endpoint:
+def retained_endpoint(attack: str, after: FleetRate, reference: FleetRate, policy: Policy, alpha: float) -> Endpoint:
     """P4: are those who stayed more exposed than in retrained models (which themselves expose them more)?"""
     bound = policy.retained_bound_at(alpha)
     estimate = difference(after, reference, policy.level, "upper")
@@ -160,7 +156,16 @@ def retained_endpoint(
         outcome = "beyond"
     detail = f"TPR of retained records {after.tp} of {after.n_in}, retrained {reference.tp} of {reference.n_in}"
     return Endpoint(
-        "P4", f"retained TPR at {alpha:.1%} FPR minus retrained", attack, True, True, estimate, bound, outcome, p, detail
+        "P4",
+        f"retained TPR at {alpha:.1%} FPR minus retrained",
+        attack,
+        True,
+        True,
+        estimate,
+        bound,
+        outcome,
+        p,
+        detail,
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.protocols import Attack
 from mnemoscope.audit.answers.views import Answers, Reference, Side
-from mnemoscope.audit.statistics.intervals import auc_estimate
+from mnemoscope.audit.statistics.roc import auc_estimate
 from mnemoscope.audit.statistics.trials import Estimate, Trials
 
 __all__ = ["tell_apart"]
@@ -27,9 +27,7 @@ def _joined(a: Reference, b: Reference, mask: NDArray[np.bool_]) -> Reference:
     population = None
     if a.population is not None and b.population is not None:
         population = Answers(a.population.ids, a.population.labels, both("population"))
-    return Reference(
-        a.ids, a.labels, np.concatenate([a.logits, b.logits]), side=side, population=population
-    )
+    return Reference(a.ids, a.labels, np.concatenate([a.logits, b.logits]), side=side, population=population)
 
 
 def tell_apart(
@@ -48,7 +46,7 @@ def tell_apart(
         unlearned: answers of m models after deletion.
         retrained: answers of their m retrained twins.
         mask: (m, n) bool, the records each pair of twins had to forget.
-        level: confidence of the interval (DeLong, one value a model).
+        level: confidence of the interval (one value a model, clustered by pair of twins).
         rng: generator for the attack.
 
     Returns:
@@ -63,5 +61,6 @@ def tell_apart(
         for target in (k, m + k):
             score[target] = scorer.score(joined.target(target))[mask[k]].mean()
     is_unlearned = np.arange(2 * m) < m
-    trials = Trials(score, is_unlearned, np.zeros(2 * m, np.int64), np.arange(2 * m))
+    # Twins share a training set: the pair, not the model, is the unit of resampling.
+    trials = Trials(score, is_unlearned, np.tile(np.arange(m), 2), np.arange(2 * m))
     return auc_estimate(trials, level)

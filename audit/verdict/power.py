@@ -65,7 +65,7 @@ class Power:
 
     def estimate(self, level: float = 0.95) -> Estimate:
         """The probability with its simulation interval (Clopper-Pearson, scaled like the value)."""
-        from mnemoscope.audit.statistics.intervals import clopper_pearson
+        from mnemoscope.audit.statistics.proportions import clopper_pearson
 
         ci = clopper_pearson(self.passed, self.runs, level)
         scale = 1.0 - self.control_level

@@ -106,9 +106,7 @@ class ProcedureInput:
         for name in ("before", "retrained", "control"):
             shape = getattr(self, name).audited.shape
             if shape[:2] != (m, n):
-                raise InvalidInput(
-                    f"{name}: answers of shape {shape} given for {m} models and {n} audited records"
-                )
+                raise InvalidInput(f"{name}: answers of shape {shape} given for {m} models and {n} audited records")
 
     @cached_property
     def ids(self) -> NDArray[np.int64]:
@@ -180,9 +178,7 @@ class ProcedureAudit:
         """Score every member of a fleet in one game."""
         side = GAMES[game].side(self.inputs.role)
         rng = generator(self.seed, "attack", attack.name, game)
-        return FleetScores(
-            score_fleet(attack, reference.with_side(side), rng=rng), side, self.inputs.design.fold
-        )
+        return FleetScores(score_fleet(attack, reference.with_side(side), rng=rng), side, self.inputs.design.fold)
 
     def shared(self, attack: Attack, game: str, fleet: str) -> FleetScores:
         """Scores on a shared fleet, kept."""
@@ -302,9 +298,7 @@ class ProcedureAudit:
             )
         utility = self._utility(after)
         if after.test is not None and inputs.retrained.test is not None:
-            endpoints.append(
-                utility_endpoint(self._correct(after.test), self._correct(inputs.retrained.test), policy)
-            )
+            endpoints.append(utility_endpoint(self._correct(after.test), self._correct(inputs.retrained.test), policy))
         limits = limits_of("procedure", has_fleet=True, process_evidence=process_evidence, policy=policy)
         all_gates = (*own_gates, *gates)
         verdict = decide(
@@ -334,9 +328,7 @@ class ProcedureAudit:
         at_twin: dict[Tail, FleetRate] = {tail: twin.rates([alpha], tail)[0] for tail in TAILS}
         return [
             *rate_endpoints(attack, primary, at, self.policy, alpha),
-            *equivalence_endpoints(
-                attack, primary, at, at_twin, scores.auc(), twin.auc(), self.policy, alpha
-            ),
+            *equivalence_endpoints(attack, primary, at, at_twin, scores.auc(), twin.auc(), self.policy, alpha),
         ]
 
     def _describe(
@@ -419,7 +411,7 @@ class ProcedureAudit:
         side = GAMES["forgetting"].side(self.inputs.role)
         values = reference.signal("margin").mean(axis=2)
         p = record_p_values(values, side)
-        chosen = np.flatnonzero(benjamini_hochberg(p, self.policy.fdr_level))
+        chosen = np.flatnonzero(benjamini_hochberg(p) <= self.policy.fdr_level)
         if self.alpha is None or chosen.size == 0:
             return []
         hits = RecordScorer.of(values, side).hits(self.alpha) | RecordScorer.of(-values, side).hits(self.alpha)

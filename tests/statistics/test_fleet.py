@@ -2,18 +2,19 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
+
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.statistics.fleet import (
     FleetScores,
     difference,
+    influence_variance,
     mean_difference,
     mean_share_difference,
     p_greater,
     paired_share_difference,
     share,
-    two_way_variance,
 )
-from sklearn.metrics import roc_auc_score
 
 
 def toy(seed=0, m=12, n=30, levels=None, shift=0.0):
@@ -79,11 +80,11 @@ def test_auc_equals_scikit_learn(levels):
     assert fleet.auc().influence.sum() == pytest.approx(0, abs=1e-12)
 
 
-def test_two_way_variance_equals_three_sums():
+def test_influence_variance_equals_three_sums():
     x = np.random.default_rng(0).normal(size=(4, 5))
     v_model = sum(x[k].sum() ** 2 for k in range(4)) * 4 / 3
     v_record = sum(x[:, j].sum() ** 2 for j in range(5)) * 5 / 4
-    assert two_way_variance(x) == pytest.approx(max(0.0, v_model + v_record - (x**2).sum()))
+    assert influence_variance(x) == pytest.approx(max(v_model + v_record - (x**2).sum(), min(v_model, v_record)))
 
 
 def clustered_world(rng, m, n, shift, effect):
@@ -100,7 +101,9 @@ def test_clustered_standard_errors_match_simulation():
     for _ in range(150):
         fleet = clustered_world(rng, 24, 120, 1.0, 0.7)
         rate, auc = fleet.rates([0.05])[0], fleet.auc()
-        rows.append((rate.tpr, two_way_variance(rate.influence), auc.value, two_way_variance(auc.influence), rate.n_in))
+        rows.append(
+            (rate.tpr, influence_variance(rate.influence), auc.value, influence_variance(auc.influence), rate.n_in)
+        )
     tpr, v_tpr, auc, v_auc, n_in = np.array(rows).T
     assert np.sqrt(v_tpr.mean()) == pytest.approx(tpr.std(), rel=0.25)
     assert np.sqrt(v_auc.mean()) == pytest.approx(auc.std(), rel=0.25)
