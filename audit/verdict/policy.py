@@ -84,8 +84,13 @@ class Policy:
     near_chance: float = 0.05
     primary_attack: str | None = None
     primary_order: tuple[str, ...] = (
-        "lira", "lira-shrunk", "lira-offline", "rmia", "rmia-offline", "population", "modified-entropy",
-    )  # fmt: skip
+        "lira",
+        "lira_offline",
+        "rmia",
+        "rmia_offline",
+        "population",
+        "modified_entropy",
+    )
     power_runs: int = 200
     power_retained_factor: float = 10.0
 

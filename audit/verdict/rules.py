@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from mnemoscope.audit.statistics.multiple import holm
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.result import Endpoint, GateResult, Limits, Tier, Verdict, Word
 
@@ -231,14 +232,6 @@ def _beyond(deciding: Sequence[Endpoint], policy: Policy) -> list[Endpoint]:
     return exact + [e for _, e in sorted(hits, key=lambda pair: (pair[0], not pair[1].primary))]
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
 def _p_value(e: Endpoint, policy: Policy) -> float | None:
     if e.p_value is not None:
         return e.p_value
@@ -249,11 +242,10 @@ def _p_value(e: Endpoint, policy: Policy) -> float | None:
 
 
 def _side(e: Endpoint) -> Direction:
-    if "over-forgotten" in e.part:
-        return "over-forgotten"
-    if "residual" in e.part or e.estimate.value is None:
-        return "residual"
-    return "over-forgotten" if e.id == "P2" and e.estimate.value < 0 else "residual"
+    over = "over-forgotten" in e.part
+    if e.id == "P2" and e.estimate.value is not None and e.estimate.value < 0:
+        over = not over
+    return "over-forgotten" if over else "residual"
 
 
 def _direction(found: Sequence[Endpoint]) -> Direction | None:
