@@ -12,10 +12,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, stdtr, stdtrit
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
 
 from mnemoscope.audit.errors import InvalidInput
-from mnemoscope.audit.statistics.clustered import density_ratio
+from mnemoscope.audit.statistics.clustered import clustered_limits, density_ratio
 from mnemoscope.audit.statistics.proportions import Sides, clopper_pearson_limits
 from mnemoscope.audit.statistics.trials import Estimate, Interval
 
@@ -95,12 +96,20 @@ class FleetRate:
         return _rate(self.fp, self.n_out, self.influence_fpr, level, sides)
 
     def p_above(self, bound: float) -> float:
-        """One-sided p-value of TPR <= bound: the larger of the clustered and the exact binomial one."""
-        exact = 1.0 if self.tp == 0 else float(betainc(self.tp, self.n_in - self.tp + 1, bound))
-        se = np.sqrt(influence_variance(self.influence))
-        if se == 0.0:
-            return exact
-        return max(exact, float(1.0 - stdtr(_degrees(self.influence), (self.tpr - bound) / se)))
+        """One-sided p-value of TPR <= bound: the error at which the lower limit of the TPR reaches the bound."""
+        if self.tpr <= bound:
+            return 1.0
+
+        def low(p: float) -> float:
+            limit = self.tpr_estimate(1.0 - p, "lower").low
+            assert limit is not None
+            return limit - bound
+
+        # Below the first no decision changes and quantiles lose their digits; above the second nothing is rejected.
+        smallest, largest = 1e-12, 0.49
+        if low(smallest) > 0:
+            return smallest
+        return largest if low(largest) < 0 else float(brentq(low, smallest, largest, xtol=1e-13, rtol=1e-6))
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +147,8 @@ class FleetScores:
     def __post_init__(self) -> None:
         if self.score.shape != self.side.shape or self.fold.shape != self.score.shape[:1]:
             raise InvalidInput(
-                f"FleetScores: score {self.score.shape} and side {self.side.shape} must agree and fold {self.fold.shape} "
-                f"must be ({self.score.shape[0]},)"
+                f"FleetScores: score {self.score.shape} and side {self.side.shape} must agree, "
+                f"and fold {self.fold.shape} must be ({self.score.shape[0]},)"
             )
         if not (self.side == 1).any() or not (self.side == 0).any():
             raise InvalidInput("FleetScores: the game has no cell on one side; both are needed for a rate")
@@ -365,9 +374,5 @@ def _quantile(level: float, sides: str, influence: Floats) -> float:
 
 
 def _rate(k: int, n: int, influence: Floats, level: float, sides: Sides) -> Estimate:
-    value = k / n
-    exact_low, exact_high = (float(limit) for limit in clopper_pearson_limits(k, n, level, sides))
-    half = _quantile(level, sides, influence) * float(np.sqrt(influence_variance(influence)))
-    low = 0.0 if sides == "upper" else max(0.0, min(exact_low, value - half))
-    high = 1.0 if sides == "lower" else min(1.0, max(exact_high, value + half))
-    return Estimate(value, Interval(low, high, level, sides, f"{METHOD}, at least Clopper-Pearson"), k, n)
+    interval = clustered_limits(k / n, influence_variance(influence), k, n, level, sides, _degrees(influence))
+    return Estimate(k / n, interval, k, n)
