@@ -172,7 +172,7 @@ class FleetScores:
 
     def auc_value(self) -> float:
         """AUC alone, without influence values: what a permutation test calls thousands of times."""
-        s1 = self.score[self.side == 1]
+        s1 = np.sort(self.score[self.side == 1])  # ascending keys search several times faster
         s0 = np.sort(self.score[self.side == 0])
         below = np.searchsorted(s0, s1, "left") + np.searchsorted(s0, s1, "right")
         return float(below.sum() / (2.0 * s1.size * s0.size))
