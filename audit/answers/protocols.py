@@ -1,6 +1,6 @@
 """The shapes of plug-ins, and the one function that checks every call of an attack."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from mnemoscope.audit.answers.views import Answers, Need, Reference, View
 from mnemoscope.audit.errors import AuditError, MissingNeed
 
-__all__ = ["Attack", "FleetAttack", "Scorer", "check_needs", "score_fleet", "score_target"]
+__all__ = [
+    "Attack",
+    "FleetAttack",
+    "Scorer",
+    "check_needs",
+    "decision_threshold",
+    "fleet_thresholds",
+    "offered_by",
+    "score_fleet",
+    "score_target",
+]
 
 
 class Scorer(Protocol):
@@ -25,7 +35,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Attack(Protocol):
-    """A frozen dataclass of settings with a name, its needs and a fit; it never sees the truth of the target."""
+    """A frozen dataclass of settings with a name, its needs and a fit; it never sees the target's truth."""
 
     @property
     def name(self) -> str:
@@ -38,7 +48,7 @@ class Attack(Protocol):
         ...
 
     def fit(self, reference: Reference, *, rng: np.random.Generator) -> Scorer:
-        """Learn from the attacker's own models; ``reference`` may hold no model for attacks that need none."""
+        """Learn from the attacker's own models; ``reference`` holds none for attacks that need none."""
         ...
 
 
@@ -102,10 +112,17 @@ def offered_by(reference: Reference, view: View | None = None) -> Need:
     return offered
 
 
+def decision_threshold(scorer: Scorer) -> float | None:
+    """Return the score from which a fitted attack says "in", or None where it names none."""
+    threshold = getattr(scorer, "threshold", None)
+    return None if threshold is None else float(threshold)
+
+
 def _checked(name: str, scores: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
     array = np.asarray(scores)
     if array.shape != shape or array.dtype != np.float64:
-        raise AuditError(f"attack {name!r} returned {array.dtype} {array.shape}; it must return float64 {shape}")
+        given = f"{array.dtype} {array.shape}"
+        raise AuditError(f"attack {name!r} returned {given}; it must return float64 {shape}")
     bad = ~np.isfinite(array)
     if bad.any():
         raise AuditError(
@@ -115,9 +132,7 @@ def _checked(name: str, scores: object, shape: tuple[int, ...]) -> NDArray[np.fl
     return array
 
 
-def score_target(
-    attack: Attack, reference: Reference, view: View, *, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def score_target(attack: Attack, reference: Reference, view: View, *, rng: np.random.Generator) -> NDArray[np.float64]:
     """Fit on the reference and score one target; shape, dtype and finiteness are checked.
 
     Returns:
@@ -130,7 +145,8 @@ def score_target(
 def score_fleet(attack: Attack, reference: Reference, *, rng: np.random.Generator) -> NDArray[np.float64]:
     """Score every fleet member in turn, its own answers never used to fit what scores it.
 
-    Closed-form attacks leave the target out exactly; others are fitted once for each fold of models and score it.
+    Closed-form attacks leave the target out exactly; others are fitted once for each fold of models and score
+    it; attacks that need no model are fitted on none.
 
     Returns:
         (m, n) float64, higher = more likely in.
@@ -139,12 +155,43 @@ def score_fleet(attack: Attack, reference: Reference, *, rng: np.random.Generato
     shape = (reference.n_models, reference.n_records)
     if isinstance(attack, FleetAttack):
         return _checked(attack.name, attack.score_fleet(reference, rng=rng), shape)
-    if reference.fold is None or np.unique(reference.fold).size < 2:
-        raise AuditError(f"attack {attack.name!r} learns from models: the design must have at least 2 folds")
     scores = np.empty(shape, np.float64)
-    for fold in np.unique(reference.fold):
-        held = np.flatnonzero(reference.fold == fold)
-        scorer = attack.fit(reference.without(held), rng=rng)
+    for scorer, held in _fits(attack, reference, rng):
         for model in held:
             scores[model] = _checked(attack.name, scorer.score(reference.target(int(model))), shape[1:])
     return scores
+
+
+def fleet_thresholds(attack: Attack, reference: Reference, *, rng: np.random.Generator) -> NDArray[np.float64] | None:
+    """Return each member's decision threshold, learned on other models only, for its row of ``score_fleet``.
+
+    Returns:
+        (m,) float64, or None where the attack names no threshold for these inputs.
+    """
+    check_needs([(attack.name, attack.needs)], offered_by(reference))
+    thresholds = np.full(reference.n_models, np.nan)
+    for scorer, held in _fits(attack, reference, rng, thresholds=True):
+        threshold = decision_threshold(scorer)
+        if threshold is None:
+            return None
+        thresholds[held] = threshold
+    return thresholds
+
+
+def _fits(
+    attack: Attack, reference: Reference, rng: np.random.Generator, *, thresholds: bool = False
+) -> Iterator[tuple[Scorer, NDArray[np.int64]]]:
+    """Yield each fitted scorer with the models it may score: those that it was not fitted on."""
+    fold = reference.fold
+    learns = bool(attack.needs & (Need.SHADOW_IN | Need.SHADOW_OUT))
+    if fold is None or np.unique(fold).size < 2:
+        if learns:
+            raise AuditError(f"attack {attack.name!r} learns from models: the design must have at least 2 folds")
+        fold = None
+    if fold is None or not (learns or thresholds):
+        # Scores that need no model must not depend on any, so that they are the same in every fleet.
+        yield attack.fit(reference.select([]), rng=rng), np.arange(reference.n_models)
+        return
+    for part in np.unique(fold):
+        held = np.flatnonzero(fold == part)
+        yield attack.fit(reference.without(held), rng=rng), held

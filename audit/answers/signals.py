@@ -1,7 +1,7 @@
 """Membership signals from logits, in float64, larger = more member-like.
 
-Sources: Carlini et al. 2022 (arXiv 2112.03570) for the margin, Song and Mittal 2021 (arXiv 2003.10595) for the
-modified entropy, Zarifzadeh et al. 2024 (arXiv 2312.03262) for the temperature and the Taylor softmax.
+Sources: Carlini et al. 2022 (arXiv 2112.03570) for the margin, Song and Mittal 2021 (arXiv 2003.10595) for
+the modified entropy, Zarifzadeh et al. 2024 (arXiv 2312.03262) for the temperature and the Taylor softmax.
 Everything is computed from logits: a float32 softmax saturates and ties the most confident records.
 """
 
@@ -28,6 +28,15 @@ def _log_sum_exp(z: Floats) -> Floats:
     return total
 
 
+def _log_softmax(z: Floats) -> Floats:
+    """Log probabilities; the likeliest class keeps its digits as -log1p(sum of the others)."""
+    shifted: Floats = z - z.max(axis=-1, keepdims=True)
+    rest = np.exp(shifted)
+    np.put_along_axis(rest, z.argmax(axis=-1)[..., None], 0.0, axis=-1)
+    shifted -= np.log1p(rest.sum(axis=-1, keepdims=True))
+    return shifted
+
+
 def _true(z: Floats, y: Ints) -> Floats:
     picked: Floats = np.take_along_axis(z, y[..., None], axis=-1)[..., 0]
     return picked
@@ -41,68 +50,74 @@ def _others(z: Floats, y: Ints, fill: float = -np.inf) -> Floats:
 
 def correctness(z: Floats, y: Ints) -> Floats:
     """1.0 where the arg-max is the label, else 0.0 (a tie for the top counts as its first class)."""
-    return (z.argmax(axis=-1) == y).astype(np.float64)
+    return np.asarray(z.argmax(axis=-1) == y, np.float64)
 
 
 def negative_loss(z: Floats, y: Ints) -> Floats:
-    """log p_y, the negative cross-entropy (Yeom et al. 2018, arXiv 1709.01604)."""
-    return _true(z, y) - _log_sum_exp(z)
+    """Negative cross-entropy log p_y (Yeom et al. 2018, arXiv 1709.01604), exact down to losses of 1e-300."""
+    return _true(_log_softmax(z), y)
 
 
 def confidence(z: Floats, y: Ints) -> Floats:
     """p_y; saturates at 1: rank with ``negative_loss`` or ``margin`` instead."""
-    return np.exp(negative_loss(z, y))
+    probability: Floats = np.exp(negative_loss(z, y))
+    return probability
 
 
 def margin(z: Floats, y: Ints) -> Floats:
-    """log p_y - log(1 - p_y) as z_y - log sum_{k != y} exp z_k: exact where the softmax saturates."""
+    """Logit of p_y, log p_y - log(1 - p_y), as z_y - log sum_{k != y} exp z_k: exact where the softmax saturates."""
     return _true(z, y) - _log_sum_exp(_others(z, y))
 
 
 def hinge(z: Floats, y: Ints) -> Floats:
     """z_y - max_{k != y} z_k."""
-    return _true(z, y) - _others(z, y).max(axis=-1)
+    gap: Floats = _true(z, y) - _others(z, y).max(axis=-1)
+    return gap
 
 
 def negative_entropy(z: Floats, y: Ints) -> Floats:
     """sum_k p_k log p_k; the label is not used."""
-    logp = z - _log_sum_exp(z)[..., None]
-    return (np.exp(logp) * logp).sum(axis=-1)
+    logp = _log_softmax(z)
+    total: Floats = (np.exp(logp) * logp).sum(axis=-1)
+    return total
 
 
 def negative_modified_entropy(z: Floats, y: Ints) -> Floats:
-    """(1 - p_y) log p_y + sum_{k != y} p_k log(1 - p_k) (Song and Mittal 2021), exact for saturated outputs."""
-    logp = z - _log_sum_exp(z)[..., None]
+    """(1 - p_y) log p_y + sum_{k != y} p_k log(1 - p_k) (Song and Mittal 2021), exact where saturated."""
+    logp = _log_softmax(z)
     p = np.exp(logp)
-    # log(1 - p_k) loses all digits where p_k -> 1; at most one class can exceed one half, and there it is the sum
-    # of the others' mass that is exact.
+    # log(1 - p_k) loses all digits where p_k -> 1; at most one class can exceed one half, and there it is the
+    # sum of the others' mass that is exact.
     top = z.argmax(axis=-1)
-    log_rest_of_top = _log_sum_exp(_others(z, top)) - _log_sum_exp(z)
+    log_rest_of_top = _log_sum_exp(_others(logp, top))
     log1mp = np.log1p(-np.minimum(p, 0.5 + 1e-9))
     np.put_along_axis(log1mp, top[..., None], log_rest_of_top[..., None], axis=-1)
-    wrong = _others(p * log1mp, y, fill=0.0).sum(axis=-1)
+    wrong: Floats = _others(p * log1mp, y, fill=0.0).sum(axis=-1)
     return np.exp(_true(log1mp, y)) * _true(logp, y) + wrong
 
 
 def top_confidence(z: Floats, y: Ints) -> Floats:
     """max_k log p_k: what a label-free adversary sees (Salem et al. 2018, arXiv 1806.01246, adversary 3)."""
-    return z.max(axis=-1) - _log_sum_exp(z)
+    highest: Floats = _log_softmax(z).max(axis=-1)
+    return highest
 
 
 def log_taylor_softmax(z: Floats, y: Ints, soft_margin: float = 0.6) -> Floats:
     """Log of the soft-margin Taylor softmax of RMIA's code, m = 0.6, terms up to the cubic.
 
-    Deviation: the logits are centred per record and the polynomial is floored at 1e-6, because it is negative below
-    -1.596 and not invariant to a constant added to the logits.
+    Deviation: the logits are centred per record and the polynomial is floored at 1e-6, because it is negative
+    below -1.596 and not invariant to a constant added to the logits.
     """
 
     def poly(v: Floats) -> Floats:
-        return np.maximum(1.0 + v + v * v / 2.0 + v * v * v / 6.0, 1e-6)
+        floored: Floats = np.maximum(1.0 + v + v * v / 2.0 + v * v * v / 6.0, 1e-6)
+        return floored
 
-    u = z - z.mean(axis=-1, keepdims=True)
+    u: Floats = z - z.mean(axis=-1, keepdims=True)
     true = poly(_true(u, y) - soft_margin)
     rest = _others(poly(u), y, fill=0.0).sum(axis=-1)
-    return np.log(true) - np.log(true + rest)
+    score: Floats = np.log(true) - np.log(true + rest)
+    return score
 
 
 SIGNALS: dict[str, Signal] = {

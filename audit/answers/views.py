@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.signals import compute_signal
+from mnemoscope.audit.errors import InvalidInput
 
-__all__ = ["Answers", "Known", "Need", "Reference", "Side", "View"]
+__all__ = ["Answers", "Known", "Need", "Reference", "Side", "View", "require_models"]
 
 
 class Side(IntEnum):
@@ -24,7 +25,7 @@ class Side(IntEnum):
 
 
 class Need(Flag):
-    """What an attack reads of the view and the reference, or a method of the request; checked before any work."""
+    """What an attack reads of view and reference, or a method of the request; checked before any work."""
 
     NOTHING = 0
     SHADOW_IN = auto()
@@ -55,6 +56,12 @@ class Answers:
     logits: NDArray[np.float32]
     _signals: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict, repr=False, kw_only=True)
 
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 1 or self.labels.shape != self.ids.shape:
+            raise InvalidInput(f"ids {self.ids.shape} and labels {self.labels.shape} must both be (n,)")
+        if self.logits.ndim not in (3, 4) or self.logits.shape[-3] != self.ids.size:
+            raise InvalidInput(f"logits {self.logits.shape} must be (n, q, c) or (m, n, q, c) with n = {self.ids.size}")
+
     def signal(self, name: str, *, temperature: float = 1.0) -> NDArray[np.float64]:
         """Return the signal, (n, q) or (m, n, q) float64, read-only; computed once for each name."""
         key = (name, temperature)
@@ -73,6 +80,68 @@ class Answers:
     def n_classes(self) -> int:
         """Number of classes of the model, not of the batch."""
         return int(self.logits.shape[-1])
+
+    def positions(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where the given record ids lie, (len(ids),) int64, in the order given.
+
+        Raises:
+            InvalidInput: an id that is not here, or ids that are not unique; up to ten are named.
+        """
+        if ids is self.ids or np.array_equal(ids, self.ids):
+            return np.arange(self.ids.size)
+        order = np.argsort(self.ids, kind="stable")
+        ranked = self.ids[order]
+        if (ranked[1:] == ranked[:-1]).any():
+            raise InvalidInput(f"record ids are not unique: {_named(ranked[1:][ranked[1:] == ranked[:-1]])}")
+        at = np.searchsorted(ranked, ids)
+        known = ranked.size > 0
+        unknown = ranked[np.minimum(at, ranked.size - 1)] != ids if known else np.ones(ids.size, np.bool_)
+        if unknown.any():
+            raise InvalidInput(
+                f"{int(unknown.sum())} records have no answers here: {_named(ids[unknown])}. "
+                "Answer the same records with every model"
+            )
+        return np.asarray(order[at], np.int64)
+
+    def require_disjoint(self, other: "Answers", what: str) -> None:
+        """Refuse where ``other`` (``what``, e.g. "population") shares records with these: it would score itself.
+
+        Raises:
+            InvalidInput: shared record ids; up to ten are named.
+        """
+        shared = np.intersect1d(self.ids, other.ids)
+        if shared.size:
+            raise InvalidInput(
+                f"{shared.size} records are both audited and {what}: {_named(shared)}. "
+                f"Use {what} records that are not audited"
+            )
+
+
+def require_models(side: NDArray[np.int8], least: int, both: bool, ids: NDArray[np.int64] | None = None) -> None:
+    """Refuse records with too few reference models, by id and before any score exists.
+
+    Args:
+        side: (m, n) int8 of ``Side``.
+        least: models that a record needs on a side.
+        both: whether IN models are needed too; OUT models always are.
+        ids: (n,) int64 to name; positions are named without it.
+
+    Raises:
+        InvalidInput: records with fewer models than ``least``; up to ten are named.
+    """
+    for wanted in (Side.IN, Side.OUT) if both else (Side.OUT,):
+        few = np.flatnonzero((side == wanted).sum(axis=0) < least)
+        if few.size:
+            raise InvalidInput(
+                f"{few.size} records have fewer than {least} {wanted.name} models: "
+                f"{_named(few if ids is None else ids[few])}. "
+                "Use a design that balances both sides for every record, or leave these records out"
+            )
+
+
+def _named(ids: NDArray[np.int64]) -> str:
+    more = "" if ids.size <= 10 else f", ... ({ids.size} in all)"
+    return "ids " + ", ".join(str(int(i)) for i in ids[:10]) + more
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +166,18 @@ class View(Answers):
     population: Answers | None = None
     known: Known | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.logits.ndim != 3:
+            raise InvalidInput(f"a View is of one model: logits (n, q, c), given {self.logits.shape}")
+
 
 @dataclass(frozen=True, eq=False)
 class Reference(Answers):
     """Answers of the attacker's own m models on the audited records; logits (m, n, q, c), m may be 0.
 
     Attributes:
-        side: (m, n) int8 of ``Side``: whether model i is an IN or an OUT model of record j, filled by the game.
+        side: (m, n) int8 of ``Side``: is model i an IN or an OUT model of record j? Filled by the game.
         population: answers of the same m models on the population records, logits (m, z, q, c).
         before: the same m models before deletion, where the attack reads both.
         fold: (m,) int8, folds of models with balanced roles, for attacks that learn.
@@ -113,6 +187,15 @@ class Reference(Answers):
     population: Answers | None = None
     before: "Reference | None" = None
     fold: NDArray[np.int8] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.logits.ndim != 4:
+            raise InvalidInput(f"a Reference is of several models: logits (m, n, q, c), given {self.logits.shape}")
+        if self.side.shape != self.logits.shape[:2]:
+            raise InvalidInput(f"side {self.side.shape} must be (m, n) = {self.logits.shape[:2]}")
+        if self.fold is not None and self.fold.shape != self.logits.shape[:1]:
+            raise InvalidInput(f"fold {self.fold.shape} must be (m,) = {self.logits.shape[:1]}")
 
     @property
     def n_models(self) -> int:

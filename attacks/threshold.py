@@ -1,0 +1,108 @@
+"""Threshold attacks on one signal: correctness, loss, confidence, entropy, modified entropy.
+
+Sources: Yeom et al. 2018 (arXiv 1709.01604) for loss and correctness, Song and Mittal 2021 (arXiv 2003.10595) for the
+rest and for thresholds by class set on shadow models. Confidence is ranked by its logit, which orders alike and does
+not saturate. Deviation: of several thresholds with the same shadow accuracy the largest is taken (fewest false
+alarms), where the release takes the first one it meets, which depends on the order of the records.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.audit.answers.views import Need, Reference, Side, View
+from mnemoscope.audit.errors import InvalidInput
+
+__all__ = ["RULES", "Threshold", "best_threshold"]
+
+Floats = NDArray[np.float64]
+
+RULES = {
+    "correctness": "correctness",
+    "loss": "negative_loss",
+    "confidence": "margin",
+    "entropy": "negative_entropy",
+    "modified_entropy": "negative_modified_entropy",
+}
+"""Rule -> key of ``SIGNALS`` that ranks by it."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The signal itself, or the signal minus the threshold of the record's class.
+
+    Attributes:
+        rule: key of ``RULES``; several queries are averaged first.
+        by_class: one threshold for each true class, learned on shadow models. The global variant needs no shadow
+            model to rank, and gives a decision threshold only where there are some with IN and OUT records.
+    """
+
+    rule: str = "modified_entropy"
+    by_class: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise InvalidInput(f"rule={self.rule!r} is unknown; allowed: {', '.join(RULES)}")
+
+    @property
+    def name(self) -> str:
+        """The rule, with ``_by_class`` where it has class thresholds."""
+        return self.rule + ("_by_class" if self.by_class else "")
+
+    @property
+    def needs(self) -> Need:
+        """Shadow models with both sides for class thresholds, nothing for the global one."""
+        return Need.SHADOW_IN | Need.SHADOW_OUT if self.by_class else Need.NOTHING
+
+    def fit(self, reference: Reference, *, rng: np.random.Generator) -> "ThresholdScorer":
+        """Search the thresholds of highest balanced accuracy on the shadow models; ``rng`` is not used."""
+        model_in, in_pos = np.nonzero(reference.side == Side.IN)
+        model_out, out_pos = np.nonzero(reference.side == Side.OUT)
+        if not (in_pos.size and out_pos.size):
+            return ThresholdScorer(RULES[self.rule], None, None)
+        signal = reference.signal(RULES[self.rule]).mean(axis=-1)
+        inside, outside = signal[model_in, in_pos], signal[model_out, out_pos]
+        overall = best_threshold(inside, outside)
+        if not self.by_class:
+            return ThresholdScorer(RULES[self.rule], None, overall)
+        thresholds = np.full(reference.n_classes, overall)
+        for label in np.unique(reference.labels):
+            own_in = inside[reference.labels[in_pos] == label]
+            own_out = outside[reference.labels[out_pos] == label]
+            if own_in.size and own_out.size:
+                thresholds[label] = best_threshold(own_in, own_out)
+        return ThresholdScorer(RULES[self.rule], thresholds, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdScorer:
+    """A signal with its decision threshold, None without shadow models; ``by_class`` (c,) is subtracted."""
+
+    signal: str
+    by_class: Floats | None
+    threshold: float | None
+
+    def score(self, view: View) -> Floats:
+        """Return (n,) float64."""
+        signal: Floats = view.signal(self.signal).mean(axis=-1)
+        return signal if self.by_class is None else signal - self.by_class[view.labels]
+
+
+def best_threshold(in_scores: Floats, out_scores: Floats) -> float:
+    """Return the observed value t whose rule "in at score >= t" has the highest balanced accuracy.
+
+    Exact, O(k log k), in whole counts; the largest of several best ones.
+
+    Args:
+        in_scores: (a,) float64, a >= 1.
+        out_scores: (b,) float64, b >= 1.
+
+    >>> best_threshold(np.array([2.0, 3.0, 5.0]), np.array([0.0, 1.0, 4.0]))
+    2.0
+    """
+    levels = np.unique(np.concatenate([in_scores, out_scores]))
+    flagged_in = in_scores.size - np.searchsorted(np.sort(in_scores), levels, side="left")
+    flagged_out = out_scores.size - np.searchsorted(np.sort(out_scores), levels, side="left")
+    gain = flagged_in * out_scores.size - flagged_out * in_scores.size
+    return float(levels[levels.size - 1 - int(np.argmax(gain[::-1]))])

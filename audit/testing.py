@@ -1,0 +1,388 @@
+"""The contract of attacks, for third parties too: hand it a registry of your own (methods: ``testing_methods``).
+
+Each check is a plain function that raises ``ContractViolation``; ``attack_contract`` lists them as (name, callable)
+pairs, ready for ``pytest.mark.parametrize``. The core names no plug-in: the registry is the argument.
+
+    CASES = attack_contract(MY_ATTACKS)
+
+    @pytest.mark.parametrize("check", [c for _, c in CASES], ids=[i for i, _ in CASES])
+    def test_contract(check):
+        check()
+"""
+
+import dataclasses
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.audit.answers.protocols import (
+    Attack,
+    FleetAttack,
+    Scorer,
+    decision_threshold,
+    score_fleet,
+    score_target,
+)
+from mnemoscope.audit.answers.views import Answers, Need, Reference, Side
+from mnemoscope.audit.errors import MissingNeed
+
+__all__ = ["ATTACK_CHECKS", "ContractViolation", "attack_contract", "check_attack", "toy_fleet"]
+
+Floats = NDArray[np.float64]
+Check = Callable[[], None]
+
+TOY_MODELS, TOY_RECORDS = 18, 120
+
+
+class ContractViolation(AssertionError):  # noqa: N818 - it is what an assertion of a contract raises
+    """A plug-in broke a rule that the audit relies on."""
+
+
+def _require(ok: bool, name: str, rule: str, seen: object = "") -> None:
+    if not ok:
+        raise ContractViolation(f"{name}: {rule}" + (f"; seen: {seen}" if seen != "" else ""))
+
+
+def toy_fleet(
+    leak: float,
+    *,
+    n_models: int = TOY_MODELS,
+    n_records: int = TOY_RECORDS,
+    n_population: int = 100,
+    n_classes: int = 4,
+    n_queries: int = 1,
+    seed: int = 0,
+) -> Reference:
+    """Draw a fleet whose models remember by a known amount; every array is read-only.
+
+    A record's true-class logit is N(difficulty, 0.7), higher by ``leak`` in the models that trained on it. Roles are
+    balanced thirds (IN, OUT, left out) for every record and two folds; the models before deletion leak twice as much.
+
+    Args:
+        leak: in logits; 0 leaks nothing, 4 is plain to every attack, correctness included.
+        n_models: a multiple of 6.
+        n_records: audited records, ids 1000, 1001, ... in random order.
+        n_population: records of no model.
+        n_classes: at least 2.
+        n_queries: answers per record.
+        seed: of everything.
+    """
+    rng = np.random.default_rng(seed)
+    half = np.repeat(np.array([Side.IN, Side.OUT, Side.LEAVE_OUT], np.int8), n_models // 6)
+    fold = np.repeat(np.array([0, 1], np.int8), n_models // 2)
+    side = np.concatenate([rng.permuted(np.tile(half[:, None], (1, n_records)), axis=0) for _ in range(2)], axis=0)
+    difficulty = rng.normal(0.5, 1.0, n_records)
+
+    def answers(amount: float, ids: NDArray[np.int64], hard: Floats, members: NDArray[np.bool_]) -> Answers:
+        shape = (n_models, ids.size, n_queries, n_classes)
+        labels = ids % n_classes
+        logits = rng.normal(0.0, 0.7, shape)
+        raised = (hard + amount * members)[..., None, None]
+        logits += raised * (labels[:, None] == np.arange(n_classes))[:, None, :]
+        return _frozen(Answers(ids, labels, logits.astype(np.float32)))
+
+    ids = rng.permutation(n_records).astype(np.int64) + 1000
+    members = side == Side.IN
+    audited = answers(leak, ids, difficulty, members)
+    earlier = answers(2 * leak, ids, difficulty, members)
+    hard_z = rng.normal(0.5, 1.0, n_population)
+    outside = np.zeros((n_models, n_population), np.bool_)
+    population = answers(0.0, np.arange(n_population, dtype=np.int64), hard_z, outside)
+    side.flags.writeable = False
+    fold.flags.writeable = False
+    before = Reference(earlier.ids, earlier.labels, earlier.logits, side=side, population=population, fold=fold)
+    return Reference(
+        audited.ids, audited.labels, audited.logits, side=side, population=population, before=before, fold=fold
+    )
+
+
+def _frozen(answers: Answers) -> Answers:
+    for array in (answers.ids, answers.labels, answers.logits):
+        array.flags.writeable = False
+    return answers
+
+
+def _rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def _apart(reference: Reference, target: int) -> Reference:
+    """Return the attacker's models for a target of the fleet: all the others."""
+    return reference.without([target])
+
+
+def _reordered(reference: Reference, records: NDArray[np.int64], models: NDArray[np.int64]) -> Reference:
+    """Return the same answers with records and models in another order."""
+
+    def rows(part: Answers) -> tuple[Any, ...]:
+        return part.ids[records], part.labels[records], part.logits[:, records]
+
+    before = reference.before
+    moved = Reference(
+        *rows(reference),
+        side=reference.side[:, records],
+        population=reference.population,
+        before=None
+        if before is None
+        else Reference(*rows(before), side=before.side[:, records], population=before.population, fold=before.fold),
+        fold=reference.fold,
+    )
+    return moved.select(models)
+
+
+def _pooled_auc(scores: Floats, side: NDArray[np.int8]) -> float:
+    inside, outside = scores[side == Side.IN], np.sort(scores[side == Side.OUT])
+    below = np.searchsorted(outside, inside, "left") + np.searchsorted(outside, inside, "right")
+    return float(below.mean() / (2 * outside.size))
+
+
+def attack_describes_itself(attack: Attack) -> None:
+    """Settings are a frozen dataclass that hashes, compares and turns to JSON; name and needs are declared."""
+    name = attack.name
+    _require(bool(name) and isinstance(name, str), repr(attack), "has a non-empty name", name)
+    _require(isinstance(attack.needs, Need), name, "declares its needs as Need flags", attack.needs)
+    _require(dataclasses.is_dataclass(attack) and not isinstance(attack, type), name, "is a dataclass")
+    settings = dataclasses.asdict(cast(Any, attack))
+    twin = cast(Any, type(attack))(**settings)
+    _require(twin == attack and hash(twin) == hash(attack), name, "equals and hashes as its own settings")
+    _require(json.loads(json.dumps(settings)) == settings, name, "has settings that survive JSON", settings)
+    field = next(iter(settings), "name")
+    try:
+        setattr(attack, field, "other")
+    except (AttributeError, TypeError):
+        return
+    raise ContractViolation(f"{name}: is frozen; setting {field} succeeded")
+
+
+def attack_answers_in_shape(attack: Attack) -> None:
+    """One finite float64 per record of a target, and per model and record of a fleet, also with several queries."""
+    for queries in (1, 3):
+        fleet = toy_fleet(2.0, n_queries=queries)
+        score_target(attack, _apart(fleet, 0), fleet.target(0), rng=_rng())
+        score_fleet(attack, fleet, rng=_rng())
+
+
+def attack_sees_a_leak(attack: Attack) -> None:
+    """On models that plainly remember, AUC > 0.6 in the fleet and over single targets: higher means "in"."""
+    fleet = toy_fleet(4.0)
+    auc = _pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side)
+    _require(auc > 0.6, attack.name, "has AUC > 0.6 on a leaky fleet, higher scores meaning in", round(auc, 4))
+    targets = [0, TOY_MODELS // 2, TOY_MODELS - 1]
+    scores = [score_target(attack, _apart(fleet, k), fleet.target(k), rng=_rng()) for k in targets]
+    auc = float(np.mean([_pooled_auc(s[None], fleet.side[[k]]) for s, k in zip(scores, targets, strict=True)]))
+    _require(auc > 0.6, attack.name, "has AUC > 0.6 on leaky single targets", round(auc, 4))
+
+
+def attack_is_silent_without_leak(attack: Attack) -> None:
+    """On models that remember nothing, the fleet's pooled AUC is one half: never scored on what it was fitted on."""
+    aucs = []
+    for seed in range(2):
+        fleet = toy_fleet(0.0, n_models=48, n_records=200, seed=seed)
+        aucs.append(_pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side))
+    # 2 fleets of 3200 + 3200 scores: standard error 0.005. Gaussians scored on the models they were fitted to reach
+    # 0.57 here; leaving one of 16 models out costs published variants up to 0.01 below one half.
+    auc = float(np.mean(aucs))
+    _require(abs(auc - 0.5) < 0.025, attack.name, "has AUC 0.5 on a fleet that remembers nothing", round(auc, 4))
+
+
+def attack_ignores_order(attack: Attack) -> None:
+    """Records in another order get the same scores; so do models in another order."""
+    fleet = toy_fleet(2.0)
+    records = _rng(1).permutation(fleet.n_records)
+    # Folds are kept whole: a learned attack may depend on which models share a fold, not on their order.
+    models = _rng(2).permutation(fleet.n_models)
+    plain = score_fleet(attack, fleet, rng=_rng())
+    moved = score_fleet(attack, _reordered(fleet, records, models), rng=_rng())
+    gap = float(np.abs(moved - plain[np.ix_(models, records)]).max())
+    _require(gap <= 1e-9, attack.name, "gives the same fleet scores in any order of records and models", gap)
+    others = np.arange(1, fleet.n_models)
+    target = score_target(attack, fleet.select(others), fleet.target(0), rng=_rng())
+    shuffled = _reordered(fleet, records, np.arange(fleet.n_models))
+    again = score_target(attack, fleet.select(others[::-1]), shuffled.target(0), rng=_rng())
+    gap = float(np.abs(again - target[records]).max())
+    _require(gap <= 1e-9, attack.name, "matches a target's records to its reference by id, not by position", gap)
+
+
+def attack_repeats_itself(attack: Attack) -> None:
+    """The same seed gives the same bits; global random states are neither read nor moved."""
+    fleet = toy_fleet(2.0)
+
+    def run() -> tuple[bytes, bytes]:
+        single = score_target(attack, _apart(fleet, 0), fleet.target(0), rng=_rng(3))
+        return single.tobytes(), score_fleet(attack, fleet, rng=_rng(3)).tobytes()
+
+    _seed_globals(1)
+    before = _global_states()
+    first = run()
+    _require(before == _global_states(), attack.name, "leaves global random states alone")
+    _seed_globals(2)
+    _require(first == run(), attack.name, "gives the same answer for the same seed, whatever the global state")
+
+
+def attack_leaves_inputs_alone(attack: Attack) -> None:
+    """Read-only arrays are enough, and no bit of them changes."""
+    fleet = toy_fleet(2.0)
+    parts = [fleet, cast(Answers, fleet.population), cast(Answers, fleet.before)]
+    before = [(p.ids.tobytes(), p.labels.tobytes(), p.logits.tobytes()) for p in parts]
+    side = fleet.side.tobytes()
+    score_target(attack, _apart(fleet, 0), fleet.target(0), rng=_rng())
+    score_fleet(attack, fleet, rng=_rng())
+    after = [(p.ids.tobytes(), p.labels.tobytes(), p.logits.tobytes()) for p in parts]
+    _require(before == after and side == fleet.side.tobytes(), attack.name, "leaves its inputs as they were")
+
+
+class _Watched:
+    """An attack that notes whether work began."""
+
+    def __init__(self, attack: Attack) -> None:
+        self.name, self.needs, self._attack, self.began = attack.name, attack.needs, attack, False
+
+    def fit(self, reference: Reference, *, rng: np.random.Generator) -> Scorer:
+        self.began = True
+        return self._attack.fit(reference, rng=rng)
+
+
+def attack_names_missing_needs(attack: Attack) -> None:
+    """Without something it declared, nothing runs; with no more than it declared, it works."""
+    fleet = toy_fleet(2.0)
+    for need in (Need.SHADOW_IN, Need.SHADOW_OUT, Need.POPULATION, Need.BEFORE):
+        if need not in attack.needs:
+            score_target(attack, *_stripped(fleet, need), rng=_rng())
+            continue
+        watched = _Watched(attack)
+        try:
+            score_target(watched, *_stripped(fleet, need), rng=_rng())
+        except MissingNeed:
+            _require(not watched.began, attack.name, f"is refused before any work without {need}")
+            continue
+        raise ContractViolation(f"{attack.name}: declares {need} and ran without it")
+
+
+def _stripped(fleet: Reference, need: Need) -> tuple[Reference, Any]:
+    """Return a reference and a view of its first model that lack one need."""
+    reference, view = _apart(fleet, 0), fleet.target(0)
+    if need is Need.POPULATION:
+        reference, view = dataclasses.replace(reference, population=None), dataclasses.replace(view, population=None)
+    elif need is Need.BEFORE:
+        reference, view = dataclasses.replace(reference, before=None), dataclasses.replace(view, before=None)
+    else:
+        gone = Side.IN if need is Need.SHADOW_IN else Side.OUT
+        side = np.where(reference.side == gone, np.int8(Side.LEAVE_OUT), reference.side)
+        before = None if reference.before is None else reference.before.with_side(side)
+        reference = dataclasses.replace(reference, side=side, before=before)
+    return reference, view
+
+
+def attack_never_sees_the_truth(attack: Attack) -> None:
+    """A model's scores are the same whatever sides are written down for it: its truth cannot reach them."""
+    fleet = toy_fleet(2.0)
+    plain = score_fleet(attack, fleet, rng=_rng())
+    for model in (0, fleet.n_models - 1):
+        side = fleet.side.copy()
+        side[model] = np.array([Side.LEAVE_OUT, Side.OUT, Side.IN], np.int8)[(side[model] + 2) % 3]
+        before = None if fleet.before is None else fleet.before.with_side(side)
+        lied_to = score_fleet(attack, dataclasses.replace(fleet, side=side, before=before), rng=_rng())
+        gap = float(np.abs(lied_to[model] - plain[model]).max())
+        _require(gap <= 1e-9, attack.name, "scores a model without knowing its own sides", gap)
+
+
+def attack_leaves_one_out_exactly(attack: Attack) -> None:
+    """``score_fleet`` in closed form equals a fit without the model, to 1e-9, also with unequal counts."""
+    if not isinstance(attack, FleetAttack):
+        return
+    fleet = toy_fleet(2.0, n_queries=2)
+    ragged = fleet.side.copy()
+    ragged[:2, ::3] = Side.LEAVE_OUT
+    fleet = dataclasses.replace(fleet, side=ragged)
+    closed = score_fleet(attack, fleet, rng=_rng())
+    for model in range(fleet.n_models):
+        fitted = attack.fit(_apart(fleet, model), rng=_rng()).score(fleet.target(model))
+        gap = float((np.abs(closed[model] - fitted) / np.maximum(1.0, np.abs(fitted))).max())
+        _require(gap <= 1e-9, attack.name, "has fleet scores equal to a fit with the model left out", gap)
+
+
+def attack_fits_once_for_many(attack: Attack) -> None:
+    """One fit serves many targets: scoring one changes nothing for the next, and a threshold is finite."""
+    fleet = toy_fleet(4.0)
+    scorer = attack.fit(fleet.select(np.arange(2, fleet.n_models)), rng=_rng())
+    first = scorer.score(fleet.target(0)).tobytes()
+    scorer.score(fleet.target(1))
+    _require(first == scorer.score(fleet.target(0)).tobytes(), attack.name, "keeps no state between targets")
+    threshold = decision_threshold(scorer)
+    _require(threshold is None or bool(np.isfinite(threshold)), attack.name, "has a finite threshold", threshold)
+
+
+ATTACK_CHECKS: tuple[Callable[[Attack], None], ...] = (
+    attack_describes_itself,
+    attack_answers_in_shape,
+    attack_sees_a_leak,
+    attack_is_silent_without_leak,
+    attack_ignores_order,
+    attack_repeats_itself,
+    attack_leaves_inputs_alone,
+    attack_names_missing_needs,
+    attack_never_sees_the_truth,
+    attack_leaves_one_out_exactly,
+    attack_fits_once_for_many,
+)
+"""Every rule for attacks, each a function of one attack."""
+
+
+def check_attack(attack: Attack) -> None:
+    """Run every check on one attack; raise ``ContractViolation`` at the first rule broken."""
+    for check in ATTACK_CHECKS:
+        check(attack)
+
+
+def attack_contract(
+    registry: Mapping[str, Callable[[], Attack]], *, exempt: Mapping[str, frozenset[str]] | None = None
+) -> list[tuple[str, Check]]:
+    """List every (attack, check) pair of a registry.
+
+    Args:
+        registry: name -> factory, as ``ATTACKS``.
+        exempt: name -> checks that do not apply, by function name; say why where you list them.
+
+    Returns:
+        Pairs of an id and a callable without arguments that raises ``ContractViolation``.
+    """
+
+    def named(name: str, factory: Callable[[], Attack]) -> None:
+        _require(factory().name == name, name, "has the name it is registered under", factory().name)
+
+    cases: list[tuple[str, Check]] = []
+    for name, factory in registry.items():
+        cases.append((f"{name}-is_registered_under_its_name", partial(named, name, factory)))
+        for check in ATTACK_CHECKS:
+            if check.__name__ not in (exempt or {}).get(name, frozenset()):
+                run = partial(_run_attack_check, check, factory)
+                cases.append((f"{name}-{check.__name__.removeprefix('attack_')}", run))
+    return cases
+
+
+def _run_attack_check(check: Callable[[Attack], None], factory: Callable[[], Attack]) -> None:
+    check(factory())
+
+
+def _seed_globals(seed: int) -> None:
+    np.random.seed(seed)  # noqa: NPY002 - the global state is what is being tested
+    random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def _global_states() -> tuple[object, ...]:
+    legacy = cast(tuple[Any, ...], np.random.get_state())  # noqa: NPY002
+    torch = sys.modules.get("torch")
+    return (
+        legacy[1].tobytes(),
+        legacy[2],
+        random.getstate(),
+        None if torch is None else torch.get_rng_state().numpy().tobytes(),
+    )
