@@ -43,11 +43,20 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+def _codes(ids: Ints) -> tuple[int, Ints]:
+    """Number of distinct ids and each one's position among them."""
+    if ids.size and int(ids.min()) >= 0 and int(ids.max()) <= 4 * ids.size + 1000:
+        # Small ids, the usual case, are counted in place of sorted.
+        present = np.bincount(ids) > 0
+        return int(np.count_nonzero(present)), (np.cumsum(present) - 1)[ids]
+    unique, position = np.unique(ids, return_inverse=True)
+    return int(unique.size), position.astype(np.int64)
+
+
 def _variance(contribution: Floats, model: Ints, record: Ints) -> float:
     """V_model + V_record - V_cell of a sum, floored; with one model only records vary."""
-    models, by_model = np.unique(model, return_inverse=True)
-    records, by_record = np.unique(record, return_inverse=True)
-    m, n = models.size, records.size
+    m, by_model = _codes(model)
+    n, by_record = _codes(record)
     if n < 2:
         return math.nan
     record_sums = np.bincount(by_record, contribution, n)
@@ -56,7 +65,7 @@ def _variance(contribution: Floats, model: Ints, record: Ints) -> float:
         return v_record
     model_sums = np.bincount(by_model, contribution, m)
     v_model = float(model_sums @ model_sums) * m / (m - 1)
-    cell = by_model.astype(np.int64) * n + by_record
+    cell = by_model * n + by_record
     # A sort is avoided where each cell stands once, which is the usual case.
     if contribution.size * 4 > m * n:
         cell_sums = np.bincount(cell, contribution, m * n)
@@ -179,7 +188,7 @@ class Influence:
     @property
     def df(self) -> int:
         """Degrees of freedom of the t quantile: the smaller number of clusters minus one, of records for one model."""
-        models, records = np.unique(self.model_id).size, np.unique(self.record_id).size
+        models, records = _codes(self.model_id)[0], _codes(self.record_id)[0]
         return max(1, (records if models < 2 else min(models, records)) - 1)
 
     @property
@@ -195,7 +204,7 @@ class Influence:
         if self.kind == "rate" and self.k is not None:
             return clustered_limits(self.value, variance, self.k, self.n_in, level, sides, self.df)
         if self.kind == "auc":
-            n = np.unique(self.record_id).size
+            n, _ = _codes(self.record_id)
             limits = auc_interval(
                 self.value, math.sqrt(variance), min(self.n_in, n), min(self.n_out, n), level, sides, self.df
             )

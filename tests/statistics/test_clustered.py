@@ -43,6 +43,16 @@ def test_two_way_variance_equals_the_sum_over_pairs(share):
     assert two_way_variance(values, mask) == pytest.approx(slow_variance(h, model, record), rel=1e-10)
 
 
+def test_clusters_are_recognised_by_any_integer_ids():
+    rng = np.random.default_rng(9)
+    (score,), side = simulate_fleet(FleetWorld(12, 30, 1.0), rng)
+    trials = Trials.from_fleet(score, side, np.arange(30))
+    plain = auc_influence(trials)
+    far = auc_influence(Trials(trials.score, trials.is_in, 10**12 - 7 * trials.record_id, trials.model_id - 5))
+    assert far.variance == pytest.approx(plain.variance, rel=1e-12)
+    assert far.df == plain.df == 11
+
+
 def test_two_way_variance_is_right_on_random_effects():
     """Mean of a + b + e over a full array: sa^2/m + sb^2/n + se^2/(mn), to within the noise of estimation."""
     rng = np.random.default_rng(0)
