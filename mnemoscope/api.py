@@ -1,0 +1,313 @@
+"""One function for each thing a user can ask; each is thin, and imports what it needs when it is called.
+
+Functions that audit return an ``AuditResult`` and leave ``result.json`` and the report in ``out``.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnemoscope.progress import Progress, Quiet
+
+if TYPE_CHECKING:
+    from mnemoscope.audit.verdict.policy import Policy
+    from mnemoscope.audit.verdict.result import AuditResult
+
+__all__ = [
+    "adopt",
+    "compare",
+    "demo",
+    "exit_code",
+    "export",
+    "init",
+    "list_plugins",
+    "plan_check",
+    "plan_new",
+    "report",
+    "run",
+    "schema",
+    "scores",
+    "show",
+    "store_gc",
+    "store_ls",
+    "store_verify",
+    "to_json",
+]
+
+STORE = ".mnemoscope"
+
+
+def demo(
+    *,
+    out: str | Path = "runs/demo",
+    store: str | Path = STORE,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> "AuditResult":
+    """Audit several ways of deleting records from a small model of real digits.
+
+    Args:
+        out: folder that receives ``result.json`` and the report.
+        store: folder of finished work; a second call reuses it.
+        seed: root of every random draw.
+        device: "auto", "cpu", "cuda", ...
+        progress: told of steps; None tells nobody.
+    """
+    from mnemoscope.pipeline import demo_plan, run_plan
+
+    plan = demo_plan(seed=seed, device=device)
+    return run_plan(plan, store=str(store), out=Path(out), progress=progress or Quiet())
+
+
+def run(
+    plan: str | Path,
+    *,
+    out: str | Path = "runs/audit",
+    store: str | Path = STORE,
+    progress: Progress | None = None,
+) -> "AuditResult":
+    """Carry out a plan; what a former call finished is taken from the store.
+
+    Raises:
+        InvalidInput: the plan cannot be read or an entry is not allowed; nothing was computed.
+    """
+    from mnemoscope.audit.work.plan import load_plan
+    from mnemoscope.pipeline import run_plan
+
+    return run_plan(load_plan(Path(plan)), store=str(store), out=Path(out), progress=progress or Quiet())
+
+
+def compare(
+    before: str | Path,
+    after: str | Path,
+    model: str | Path,
+    data: str | Path,
+    forget: str,
+    holdout: str,
+    *,
+    out: str | Path | None = "runs/compare",
+    progress: Progress | None = None,
+    **options: Any,
+) -> "AuditResult":
+    """Audit two checkpoints of the user's own model, before and after a deletion.
+
+    Args:
+        before: checkpoint before deletion (safetensors or a state_dict file).
+        after: checkpoint after deletion.
+        model: ``subject.py`` with ``model() -> nn.Module``.
+        data: image folder, ``.npz`` with x and y, CSV table, or a data set's name.
+        forget: records asked to be forgotten: keys, ids, a folder, ``class:3``, ``random:600``, a CSV file.
+        holdout: records that neither model ever saw, in the same forms.
+        out: folder that receives ``result.json`` and the report; None writes nothing.
+        progress: told of steps; None tells nobody.
+        options: further fields of ``mnemoscope.comparison.Comparison``, e.g. ``references=5``.
+    """
+    from mnemoscope.comparison import Comparison, run_compare
+    from mnemoscope.reports.html import write_report
+
+    question = Comparison(Path(before), Path(after), Path(model), str(data), forget, holdout, **options)
+    result = run_compare(question, progress=progress or Quiet())
+    if out is not None:
+        write_report(result, Path(out))
+    return result
+
+
+def scores(
+    file: str | Path,
+    *,
+    out: str | Path | None = "runs/scores",
+    policy: "Policy | Path | str | None" = None,
+    alpha: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> "AuditResult":
+    """Audit recorded predictions alone, from one ``.npz`` file; torch is not needed.
+
+    Raises:
+        InvalidInput: an array is missing, has a wrong shape or values, or the file would have to be unpickled.
+    """
+    from mnemoscope.reports.html import write_report
+    from mnemoscope.scores import run_scores
+
+    del progress  # seconds of work without steps worth telling
+    result = run_scores(Path(file), policy=policy, alpha=alpha, seed=seed)
+    if out is not None:
+        write_report(result, Path(out))
+    return result
+
+
+def init(folder: str | Path = ".") -> Path:
+    """Write a commented ``subject.py`` into ``folder``, for the user's own model.
+
+    Returns:
+        The file written.
+
+    Raises:
+        InvalidInput: there is one already; it is left as it is.
+    """
+    from mnemoscope.audit.models.subject import subject_template
+
+    return _write_new(Path(folder) / "subject.py", subject_template())
+
+
+def plan_new(path: str | Path = "plan.toml") -> Path:
+    """Write a commented plan to start from; a file that exists is left as it is and refused."""
+    from mnemoscope.audit.work.plan import plan_template
+
+    return _write_new(Path(path), plan_template())
+
+
+def _write_new(path: Path, text: str) -> Path:
+    from mnemoscope.audit.errors import InvalidInput
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise InvalidInput(f"{path} exists: move it away, or give another place") from error
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written ({error.strerror}): give another place") from error
+    return path
+
+
+def plan_check(plan: str | Path, *, store: str | Path = STORE) -> str:
+    """Say before any work what will be trained, how long it takes, what is missing, and the power.
+
+    Raises:
+        InvalidInput: the plan cannot be read or an entry is not allowed.
+        MissingNeed: attacks lack something, all of it listed.
+    """
+    from mnemoscope.audit.work.plan import load_plan
+    from mnemoscope.pipeline import check_plan
+
+    return check_plan(load_plan(Path(plan)), store=store)
+
+
+def export(
+    plan: str | Path, folder: str | Path, *, store: str | Path = STORE, progress: Progress | None = None
+) -> str:
+    """Write one work order per model of a plan; returns a sentence that says how many, and what to do next."""
+    from mnemoscope.audit.work.plan import load_plan
+    from mnemoscope.pipeline import export_orders
+
+    return export_orders(load_plan(Path(plan)), Path(folder), store=store, progress=progress or Quiet())
+
+
+def adopt(folder: str | Path, *, store: str | Path = STORE, progress: Progress | None = None) -> str:
+    """Take back checkpoints or logits made elsewhere; returns a sentence that says what was taken."""
+    from mnemoscope.pipeline import adopt_orders
+
+    return adopt_orders(Path(folder), store=store, progress=progress or Quiet())
+
+
+def list_plugins(kind: str) -> list[tuple[str, str]]:
+    """List what can be named in a plan: (name, first line of its description).
+
+    Args:
+        kind: "attacks", "methods", "datasets" or "models".
+    """
+    from mnemoscope.listing import LISTINGS
+
+    return LISTINGS[kind]()
+
+
+def report(result: str | Path, *, out: str | Path = "runs/report") -> Path:
+    """Write the report of a ``result.json`` (or of the folder that holds it) again.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        InvalidInput: the file is no result of this version.
+    """
+    from mnemoscope.reports.html import write_report
+    from mnemoscope.reports.schema import read_result
+
+    return write_report(read_result(result), Path(out)).html
+
+
+def schema() -> str:
+    """Return the JSON Schema of ``result.json`` as text, generated from the classes."""
+    import json
+
+    from mnemoscope.reports.schema import json_schema
+
+    return json.dumps(json_schema(), indent=1)
+
+
+def store_ls(store: str | Path = STORE) -> list[str]:
+    """Describe finished work, one line an entry, oldest first."""
+    from mnemoscope.audit.work.store import Store
+
+    return [
+        f"{entry.key[:12]}  {entry.size:>12,} bytes  {' '.join(sorted(entry.files))}  {entry.inputs}"
+        for entry in Store(store).ls()
+    ]
+
+
+def store_verify(store: str | Path = STORE) -> str:
+    """Read every file of the store back and compare it with its digest.
+
+    Raises:
+        StaleArtifact: something is damaged, named.
+    """
+    from mnemoscope.audit.errors import StaleArtifact
+    from mnemoscope.audit.work.store import Store
+
+    found = Store(store).verify()
+    if not found.ok:
+        bad = [*found.damaged, *found.missing, *found.unreadable]
+        raise StaleArtifact(
+            f"{len(bad)} damaged or missing: {', '.join(bad)}. Run the same audit again: it recomputes them"
+        )
+    return f"{found.n_keys} entries, {found.n_blobs} files, {found.n_bytes:,} bytes: all as their digests say"
+
+
+def store_gc(store: str | Path = STORE, *, older_than: float | None = None, dry_run: bool = False) -> str:
+    """Remove what no entry refers to.
+
+    Args:
+        store: the store to clear.
+        older_than: also remove finished work committed more than this many days ago; it is computed again when needed.
+        dry_run: only say what would be removed.
+    """
+    from mnemoscope.audit.work.store import Store
+
+    seconds = None if older_than is None else older_than * 86400.0
+    gone = Store(store).gc(older_than=seconds, dry_run=dry_run)
+    would = "would remove" if dry_run else "removed"
+    return f"{would} {len(gone.keys)} entries and {gone.blobs} files, {gone.n_bytes:,} bytes"
+
+
+def to_json(result: "AuditResult") -> str:
+    """Return the result document as JSON text, byte for byte as ``result.json`` holds it."""
+    from mnemoscope.reports.schema import to_json as encode
+
+    return encode(result).decode("utf-8")
+
+
+def show(result: "AuditResult", out: str | Path | None = None) -> None:
+    """Print the first screen: subject, records, sanity, verdict with the counts behind it, next step, report path.
+
+    Args:
+        result: what an audit found.
+        out: the folder the report was written to; None says that none was.
+    """
+    from rich.console import Console
+
+    from mnemoscope.reports.console import render_first_screen
+
+    render_first_screen(result, console=Console(), report_path=None if out is None else Path(out) / "report.html")
+
+
+def exit_code(result: "AuditResult") -> int:
+    """Return the exit code of the worst subject: 3 outside, 5 not assessed, 4 inconclusive, 0 within.
+
+    A signal found is worse than an audit that could not speak, and that is worse than one that could not decide.
+    A result without a deletion verdict (one model and a list of members) counts as not assessed.
+    """
+    from mnemoscope.audit.verdict.rules import exit_code as code
+
+    found = {code(subject.verdict.word) for subject in result.subjects}
+    return next((c for c in (3, 5, 4, 0) if c in found), 5)

@@ -1,0 +1,306 @@
+"""The command line: every command calls one function of ``mnemoscope.api`` and shows what it returned."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mnemoscope import api
+from mnemoscope.audit.errors import AuditError
+from mnemoscope.progress import Progress, progress_for
+
+if TYPE_CHECKING:
+    from mnemoscope.audit.verdict.result import AuditResult
+
+__all__ = ["app", "main"]
+
+FAULT, USER, INTERRUPTED = 1, 2, 130
+
+
+class Commands(TyperGroup):
+    """Turns what a user can act on into one message and an exit code, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; see the module's exit codes."""
+        try:
+            return super().invoke(ctx)
+        except AuditError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(USER) from error
+        except KeyboardInterrupt as error:
+            typer.echo("\ninterrupted: run the same command again to go on; what was finished is kept", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+
+class Listed(StrEnum):
+    """What ``list`` can list."""
+
+    attacks = "attacks"
+    methods = "methods"
+    datasets = "datasets"
+    models = "models"
+
+
+EPILOG = (
+    "Exit codes: 0 the audit completed, whatever the verdict (with --exit-code: 0 within, 3 outside, "
+    "4 inconclusive, 5 not assessed); 1 a fault of the program; 2 the input; 130 interrupted."
+)
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="What does this model still remember about these records?",
+)
+plan_app = typer.Typer(no_args_is_help=True, help="Write a plan, or check one before any work.")
+store_app = typer.Typer(no_args_is_help=True, help="Look after the store of finished work.")
+app.add_typer(plan_app, name="plan", rich_help_panel="Inspect")
+app.add_typer(store_app, name="store", rich_help_panel="Inspect")
+
+Out = Annotated[Path, typer.Option("--out", help="Folder that receives result.json and the report.")]
+Store = Annotated[
+    str, typer.Option("--store", envvar="MNEMOSCOPE_STORE", help="Where finished work is kept.", show_default=True)
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Root of every random draw.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print result.json, and nothing else, to standard output.")]
+ExitCode = Annotated[bool, typer.Option("--exit-code", help="Exit 0, 3, 4 or 5 by the word of the worst subject.")]
+Policy = Annotated[Path | None, typer.Option("--policy", help="Bounds and levels, a TOML file.")]
+Alpha = Annotated[float | None, typer.Option("--alpha", help="False positive rate of the endpoints, e.g. 0.01.")]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="A plan, as `mnemoscope plan new` writes it.")]
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of torchvision's data sets.")]
+DEFAULT_STORE = ".mnemoscope"
+
+
+def _audit(
+    work: Callable[[Progress], "AuditResult"], out: Path | None, *, as_json: bool, exit_code: bool
+) -> None:
+    """Do the work under progress bars, show what it found, and leave with the exit code asked for."""
+    with progress_for() as progress:
+        result = work(progress)
+    if as_json:
+        sys.stdout.write(api.to_json(result))
+    else:
+        api.show(result, out)
+    if exit_code:
+        raise typer.Exit(api.exit_code(result))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mnemoscope import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What does this model still remember about these records?"""
+
+
+@app.command(rich_help_panel="Audit")
+def demo(
+    out: Out = Path("runs/demo"),
+    store: Store = DEFAULT_STORE,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    exit_code: ExitCode = False,
+) -> None:
+    """Audit several ways of deleting records from a small model of real digits, in about three minutes."""
+    _audit(
+        lambda progress: api.demo(out=out, store=store, seed=seed, device=device, progress=progress),
+        out,
+        as_json=as_json,
+        exit_code=exit_code,
+    )
+
+
+@app.command(rich_help_panel="Audit")
+def init(folder: Annotated[Path, typer.Argument(help="Where subject.py is written.")] = Path(".")) -> None:
+    """Write a commented subject.py: the one file that describes your own model."""
+    typer.echo(f"wrote {api.init(folder)}: fill in model(), then see `mnemoscope compare --help`")
+
+
+@app.command(rich_help_panel="Audit")
+def run(
+    plan: PlanFile,
+    out: Out = Path("runs/audit"),
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+    exit_code: ExitCode = False,
+) -> None:
+    """Carry out a plan: train, delete, attack, decide. The same command again goes on where it stopped."""
+    _audit(
+        lambda progress: api.run(plan, out=out, store=store, progress=progress),
+        out,
+        as_json=as_json,
+        exit_code=exit_code,
+    )
+
+
+@app.command(rich_help_panel="Audit")
+def compare(
+    before: Annotated[Path, typer.Option("--before", help="Checkpoint before deletion.")],
+    after: Annotated[Path, typer.Option("--after", help="Checkpoint after deletion.")],
+    model: Annotated[Path, typer.Option("--model", help="subject.py, see `mnemoscope init`.")],
+    data: Annotated[str, typer.Option("--data", help="Image folder, .npz with x and y, CSV file, or a name.")],
+    forget: Annotated[str, typer.Option("--forget", help="Keys, ids, folder, class:3, random:600, or a CSV.")],
+    holdout: Annotated[str, typer.Option("--holdout", help="Records that neither model ever saw; as --forget.")],
+    retain: Annotated[str | None, typer.Option("--retain", help="Records that stayed; as --forget.")] = None,
+    retrained_models: Annotated[
+        Path | None, typer.Option("--retrained-models", help="Folder of models retrained without the records.")
+    ] = None,
+    references: Annotated[int, typer.Option("--references", min=0, help="Train this many of them here.")] = 0,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="How --references trains: a name or file.")] = None,
+    shadow_models: Annotated[
+        str | None, typer.Option("--shadow-models", help="Shadow models: how many, or their folder.")
+    ] = None,
+    population: Annotated[
+        str | None, typer.Option("--population", help="More records that no model ever saw, for RMIA and Attack-P.")
+    ] = None,
+    served_digest: Annotated[
+        str | None, typer.Option("--served-digest", help="sha256 of the checkpoint that is in service.")
+    ] = None,
+    label_column: Annotated[str | None, typer.Option("--label-column", help="Label column of a CSV.")] = None,
+    data_root: DataRoot = None,
+    out: Out = Path("runs/compare"),
+    policy: Policy = None,
+    alpha: Alpha = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+    exit_code: ExitCode = False,
+) -> None:
+    """Audit two checkpoints of your own model, before and after a deletion."""
+    options = {name: value for name, value in locals().items() if name not in {"as_json", "exit_code"}}
+    _audit(
+        lambda progress: api.compare(**options, progress=progress), out, as_json=as_json, exit_code=exit_code
+    )
+
+
+@app.command(rich_help_panel="Audit")
+def scores(
+    file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="logits or probs, labels, member or role, ...")],
+    out: Out = Path("runs/scores"),
+    policy: Policy = None,
+    alpha: Alpha = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    exit_code: ExitCode = False,
+) -> None:
+    """Audit predictions alone: no model, no training, no torch."""
+    _audit(
+        lambda progress: api.scores(file, out=out, policy=policy, alpha=alpha, seed=seed, progress=progress),
+        out,
+        as_json=as_json,
+        exit_code=exit_code,
+    )
+
+
+@app.command(rich_help_panel="Audit")
+def export(
+    plan: PlanFile,
+    folder: Annotated[Path, typer.Argument(help="Folder that receives one work order per model.")],
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Write one work order per model, for training elsewhere."""
+    with progress_for() as progress:
+        typer.echo(api.export(plan, folder, store=store, progress=progress))
+
+
+@app.command(rich_help_panel="Audit")
+def adopt(
+    folder: Annotated[Path, typer.Argument(help="Folder of work orders with what was made for them.")],
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Take back checkpoints or logits made elsewhere, checked by digest and shape."""
+    with progress_for() as progress:
+        typer.echo(api.adopt(folder, store=store, progress=progress))
+
+
+@plan_app.command("new")
+def plan_new(path: Annotated[Path, typer.Argument(metavar="PLAN.toml")] = Path("plan.toml")) -> None:
+    """Write a commented plan to start from."""
+    typer.echo(f"wrote {api.plan_new(path)}: edit it, then `mnemoscope plan check {path}`")
+
+
+@plan_app.command("check")
+def plan_check(plan: PlanFile, store: Store = DEFAULT_STORE) -> None:
+    """Say before any work what will be trained, how long it takes, what is missing, and the power."""
+    typer.echo(api.plan_check(plan, store=store))
+
+
+@app.command("list", rich_help_panel="Inspect")
+def list_(what: Annotated[Listed, typer.Argument(help="What to list.")]) -> None:
+    """List what can be named in a plan."""
+    for name, about in api.list_plugins(what.value):
+        typer.echo(f"{name:26} {about}")
+
+
+@store_app.command("ls")
+def store_ls(store: Store = DEFAULT_STORE) -> None:
+    """List finished work."""
+    for line in api.store_ls(store):
+        typer.echo(line)
+
+
+@store_app.command("verify")
+def store_verify(store: Store = DEFAULT_STORE) -> None:
+    """Read everything again and compare it with its digests."""
+    typer.echo(api.store_verify(store))
+
+
+@store_app.command("gc")
+def store_gc(
+    older_than: Annotated[
+        float | None, typer.Option("--older-than", min=0, help="Days: finished work older than this goes too.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Remove files that no finished work refers to."""
+    typer.echo(api.store_gc(store, older_than=older_than, dry_run=dry_run))
+
+
+@app.command(rich_help_panel="Report")
+def report(
+    result: Annotated[Path, typer.Argument(metavar="RESULT.json", help="A result, or the folder that holds it.")],
+    out: Out = Path("runs/report"),
+) -> None:
+    """Write the report of a result again."""
+    typer.echo(f"wrote {api.report(result, out=out)}")
+
+
+@app.command(rich_help_panel="Report")
+def schema() -> None:
+    """Print the JSON Schema of result.json."""
+    typer.echo(api.schema())
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        app(prog_name="mnemoscope")
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); a second complaint at shutdown would be noise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAULT)
+    except Exception:
+        traceback.print_exc()
+        typer.echo("this is a fault of mnemoscope, not of your input: please report it with the lines above", err=True)
+        sys.exit(FAULT)
