@@ -1,0 +1,63 @@
+"""What an unlearning method is."""
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from torch import nn
+
+from mnemoscope.audit.answers.views import Need
+from mnemoscope.audit.models.data import DeviceData
+from mnemoscope.audit.models.recipes import Recipe, Runtime
+
+if TYPE_CHECKING:
+    from mnemoscope.audit.records.request import Request
+
+__all__ = ["UnlearningMethod"]
+
+
+@runtime_checkable
+class UnlearningMethod(Protocol):
+    """A way of deleting: a frozen dataclass whose fields are its settings (JSON values).
+
+    Attributes:
+        name: as in a plan.
+        needs: what it reads of the request, e.g. ``Need.FORGET_DATA | Need.RETAIN_DATA``; checked before any work.
+        exact: whether it promises the distribution of retraining.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name as in a plan."""
+        ...
+
+    @property
+    def needs(self) -> Need:
+        """What it reads of the request."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether it promises the distribution of retraining."""
+        ...
+
+    def unlearn(
+        self,
+        model: nn.Module,
+        request: "Request",
+        *,
+        recipe: Recipe,
+        data: DeviceData,
+        runtime: Runtime,
+        rng: np.random.Generator,
+    ) -> nn.Module:
+        """Return a new module that has forgotten; the given one stays bit-identical.
+
+        Args:
+            model: the trained model.
+            request: ids to forget, to retain, to validate on; records of any other id must not be touched.
+            recipe: the model's own training.
+            data: records on the device.
+            runtime: threads, device.
+            rng: the only source of randomness.
+        """
+        ...
