@@ -134,7 +134,8 @@ def check_labels(name: str, labels: NDArray[np.generic], n_classes: int) -> NDAr
         whole = labels.dtype.kind == "f" and bool((labels == np.floor(labels)).all())
         if not whole:
             raise _refuse(
-                "A4", f"{name}: given {labels.dtype}; allowed: whole numbers from 0 to {n_classes - 1}. Code the classes"
+                "A4",
+                f"{name}: given {labels.dtype}; allowed: whole numbers from 0 to {n_classes - 1}. Code the classes",
             )
     values = labels.astype(np.int64)
     bad = (values < 0) | (values >= n_classes)

@@ -51,12 +51,23 @@ from mnemoscope.audit.verdict.result import (
     ModelRole,
     NotRun,
     PlanSummary,
+    RecordSet,
     Subject,
     Utility,
 )
 from mnemoscope.audit.verdict.rules import decide
 
-__all__ = ["OneModelAudit", "OneModelPlan", "audit_one_model", "plan_one_model", "sanity_check"]
+__all__ = [
+    "TESTED",
+    "OneModelAudit",
+    "OneModelPlan",
+    "answers_digest",
+    "audit_one_model",
+    "model_groups",
+    "plan_one_model",
+    "record_sets",
+    "sanity_check",
+]
 
 Floats = NDArray[np.float64]
 TESTED = (Group.FORGET, Group.HOLDOUT, Group.CALIBRATION)
@@ -140,7 +151,7 @@ def plan_one_model(
     able, unable = runnable(inputs, attacks, TESTED)
     primary = policy.choose_primary([attack.name for attack in able])
     chosen = next(attack for attack in able if attack.name == primary)
-    powers = tuple(one_model_power(_counts(inputs, chosen, policy), policy))
+    powers = tuple(one_model_power(_counts(inputs, chosen, able, policy), policy))
     return OneModelPlan(
         policy,
         tuple(able),
@@ -156,13 +167,15 @@ def _lacks(missing: Need) -> str:
     return "; ".join(text for need, text in NEED_REMEDIES.items() if need in missing)
 
 
-def _counts(inputs: OneModelInput, primary: Attack, policy: Policy) -> Counts:
+def _counts(inputs: OneModelInput, primary: Attack, attacks: Sequence[Attack], policy: Policy) -> Counts:
+    # P4 asks something of the power only where an attack can score retained records.
+    retained = bool(runnable(inputs, attacks, WITH_RETAINED)[0])
     side = inputs.side(inputs.rows(*TESTED))
     return Counts(
         inputs.count(Group.FORGET),
         inputs.count(Group.HOLDOUT),
         inputs.count(Group.CALIBRATION),
-        inputs.count(Group.RETAIN),
+        inputs.count(Group.RETAIN) if retained else 0,
         inputs.n_retrained,
         per_record=bool(side.shape[0]) and int((side == 0).sum(axis=0).min()) >= policy.min_references,
         paired=needs_reference_models(primary) and inputs.n_retrained > 1,
@@ -322,7 +335,7 @@ def audit_one_model(
     findings, curves, shapes = _describe(inputs, plan, results, retained, board)
     subject = Subject(
         name, method, {}, verdict, tuple(endpoints), tuple(gates), findings, curves, shapes,
-        _utility(inputs, right, policy), _model_groups(inputs, method),
+        _utility(inputs, right, policy), model_groups(inputs, method),
     )  # fmt: skip
     checks = (
         sanity,
@@ -414,7 +427,7 @@ def _hint(plan: OneModelPlan, inputs: OneModelInput) -> str:
     parts = []
     for factor in (2, 4, 8, 16):
         chosen = next(a for a in plan.attacks if a.name == plan.primary)
-        now = _counts(inputs, chosen, plan.policy)
+        now = _counts(inputs, chosen, plan.attacks, plan.policy)
         more = Counts(
             now.forget * factor, now.holdout * factor, now.calibration * factor, now.retain * factor, now.retrained,
             now.per_record, now.paired,
@@ -566,20 +579,52 @@ def _utility(inputs: OneModelInput, right: dict[str, NDArray[np.bool_]], policy:
     return tuple(found)
 
 
-def _model_groups(inputs: OneModelInput, method: str) -> tuple[ModelGroup, ...]:
+def model_groups(
+    inputs: OneModelInput, method: str, *, only: Literal["before"] | None = None
+) -> tuple[ModelGroup, ...]:
+    """Models behind the answers, told apart by digests of what they answered.
+
+    Args:
+        inputs: recorded answers.
+        method: the deletion method, where it is known.
+        only: "before" where there is a single model and no deletion.
+    """
     groups: list[ModelGroup] = []
     what = "digest of the recorded answers"
     if inputs.before is not None:
-        groups.append(ModelGroup("before", "before", 1, _digest(inputs.before), what))
-    groups.append(ModelGroup("after", "after", 1, _digest(inputs.after), what, method))
+        groups.append(ModelGroup("before", "before", 1, answers_digest(inputs.before), what))
+    name: ModelRole = only or "after"
+    groups.append(ModelGroup(name, name, 1, answers_digest(inputs.after), what, method))
     if inputs.retrained is not None:
-        groups.append(ModelGroup("retrained", "retrained", inputs.n_retrained, _digest(inputs.retrained), what))
+        digest = answers_digest(inputs.retrained)
+        groups.append(ModelGroup("retrained", "retrained", inputs.n_retrained, digest, what))
     if inputs.shadow is not None:
-        groups.append(ModelGroup("shadow", "shadow", int(inputs.shadow.shape[0]), _digest(inputs.shadow), what))
+        digest = answers_digest(inputs.shadow)
+        groups.append(ModelGroup("shadow", "shadow", int(inputs.shadow.shape[0]), digest, what))
     return tuple(groups)
 
 
-def _digest(array: NDArray[np.float32]) -> str:
+def record_sets(inputs: OneModelInput, *, membership: bool = False) -> tuple[tuple[RecordSet, ...], str]:
+    """Records of each role with the digest of their ids and labels, and the digest of them all."""
+    names = {group: group.name.lower() for group in Group}
+    if membership:
+        names |= {Group.FORGET: "member", Group.HOLDOUT: "non-member"}
+    sets = []
+    for group, name in names.items():
+        rows = inputs.rows(group)
+        if rows.size:
+            sets.append(RecordSet(name, int(rows.size), _ids_digest(inputs.ids[rows], inputs.labels[rows])))
+    return tuple(sets), _ids_digest(inputs.ids, inputs.labels)
+
+
+def _ids_digest(ids: NDArray[np.int64], labels: NDArray[np.int64]) -> str:
+    state = hashlib.sha256(np.ascontiguousarray(ids, "<i8").data)
+    state.update(np.ascontiguousarray(labels, "<i8").data)
+    return "sha256:" + state.hexdigest()
+
+
+def answers_digest(array: NDArray[np.float32]) -> str:
+    """sha256 of type, shape and values of recorded answers."""
     state = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     for part in array if array.ndim > 3 else (array,):
         state.update(np.ascontiguousarray(part).data)

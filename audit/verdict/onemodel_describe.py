@@ -6,11 +6,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.audit.statistics.proportions import rate
+from mnemoscope.audit.statistics.clustered import clustered_limits, density_ratio
+from mnemoscope.audit.statistics.proportions import clopper_pearson_limits, rate
 from mnemoscope.audit.statistics.roc import (
+    GREY_BELOW,
+    TprEstimate,
+    allowed_false_positives,
     auc_estimate,
     balanced_accuracy,
-    roc_band,
     roc_counts,
     thin_curve,
     tpr_estimate,
@@ -21,6 +24,7 @@ from mnemoscope.audit.verdict.result import Curve, Distribution, Finding, ModelR
 
 __all__ = ["FPR_LEVELS", "curve", "distributions", "finding", "pooled", "utilities"]
 
+Floats = NDArray[np.float64]
 FPR_LEVELS = (0.1, 0.01, 0.001, 0.0001)
 BINS = 40
 Records = Literal["forget", "retain", "holdout", "test"]
@@ -47,10 +51,17 @@ def finding(
 ) -> Finding:
     """AUC, TPR at the four levels in both tails, and balanced accuracy where the scorer brings its own threshold."""
     tails: tuple[Tail, Tail] = ("residual", "over-forgotten")
+    single = bool((trials.model_id == trials.model_id[0]).all())
+    s1, s0 = np.sort(trials.in_scores), np.sort(trials.out_scores)
+    signed = {"residual": (s1, s0), "over-forgotten": (-s1[::-1], -s0[::-1])}
     found = []
     for tail in tails:
         for fpr in FPR_LEVELS:
-            x = tpr_estimate(trials, fpr, tail=tail, level=level)
+            x = (
+                one_model_tpr(*signed[tail], fpr, level)
+                if single
+                else tpr_estimate(trials, fpr, tail=tail, level=level)
+            )
             found.append(TprAt(fpr, tail, x.tpr, x.fpr, x.grey))
     if threshold is None:
         reason = "the attack ranks records and sets no threshold of its own without labelled answers of another model"
@@ -64,18 +75,52 @@ def finding(
     )  # fmt: skip
 
 
+def one_model_tpr(s1: Floats, s0: Floats, fpr: float, level: float) -> TprEstimate:
+    """What ``tpr_estimate`` gives for one model with its own threshold, from counts: no array for each record.
+
+    With one model the influence values' variance is T(1 - T)/n_in + R^2 F(1 - F)/n_out in closed form; on a million
+    records that saves most of an audit's time.
+
+    Args:
+        s1: (n_in,) ascending.
+        s0: (n_out,) ascending.
+        fpr: target.
+        level: confidence.
+    """
+    n1, n0 = int(s1.size), int(s0.size)
+    expected = fpr * n0
+    if expected < 1.0 - 1e-9 or n1 == 0:
+        reason = f"FPR {fpr:.3g} is below 1/n of {n0} out trials: not one false positive could be expected"
+        return TprEstimate(Estimate(None, n=n1, reason=reason), Estimate(None, n=n0, reason=reason), False)
+    grey = expected < GREY_BELOW - 1e-9
+    caution = f"{expected:.3g} expected false positives, fewer than {GREY_BELOW}: description only" if grey else None
+    cut = s0[n0 - 1 - allowed_false_positives(fpr, n0)]
+    tp = n1 - int(np.searchsorted(s1, cut, "right"))
+    fp = n0 - int(np.searchsorted(s0, cut, "right"))
+    t, f, n = tp / n1, fp / n0, n1 + n0
+    ratio = density_ratio(s1, s0, fpr)
+    tpr_variance = (t * (1 - t) / n1 + ratio**2 * f * (1 - f) / n0) * n / (n - 1)
+    fpr_variance = f * (1 - f) / max(1, n0 - 1)
+    return TprEstimate(
+        Estimate(t, clustered_limits(t, tpr_variance, tp, n1, level, "two", n - 1), tp, n1, caution),
+        Estimate(f, clustered_limits(f, fpr_variance, fp, n0, level, "two", max(1, n0 - 1)), fp, n0, caution),
+        grey,
+    )
+
+
 def curve(attack: str, game: str, models: ModelRole, trials: Trials, *, level: float) -> Curve:
     """ROC with a pointwise band, thinned for drawing; the band of several models takes their trials as independent."""
     counts = roc_counts(trials.in_scores, trials.out_scores)
-    low, high = roc_band(counts, level)
     keep = thin_curve(counts)
+    # Limits for the points that are drawn: a curve of a million points keeps some hundreds.
+    low, high = clopper_pearson_limits(counts.tp[keep], np.full(keep.size, counts.n_in), level)
 
-    def picked(values: NDArray[np.float64]) -> tuple[float, ...]:
-        return tuple(float(v) for v in values[keep])
+    def listed(values: Floats) -> tuple[float, ...]:
+        return tuple(float(v) for v in values)
 
     return Curve(
-        attack, game, models, picked(counts.fp / counts.n_out), picked(counts.tp / counts.n_in), picked(low), picked(high),
-        counts.n_in, counts.n_out,
+        attack, game, models, listed(counts.fp[keep] / counts.n_out), listed(counts.tp[keep] / counts.n_in),
+        listed(low), listed(high), counts.n_in, counts.n_out,
     )  # fmt: skip
 
 

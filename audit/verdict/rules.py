@@ -103,7 +103,7 @@ def decide(
 
     if limits.highest_tier is None:
         return _verdict(
-            "NOT ASSESSED", None, f"This input can say at most: {limits.may_say}.", [limits.cannot_say], all_flags, None,
+            "NOT ASSESSED", None, f"This input can say at most: {limits.may_say}.", [f"It cannot say {limits.cannot_say}."], all_flags, None,
             hint or "Answers of the models before and after deletion, on forget and never-seen records.",
         )  # fmt: skip
     if broken:
