@@ -5,7 +5,7 @@ the threshold's share included, cover in 93 to 97 % of runs where n x alpha >= 8
 fixed threshold covers in at least 95 % less simulation noise (it is exact, hence conservative at small counts). Beside
 them stands Clopper-Pearson on the TPR alone at a threshold found on the same scores: it ignores the threshold's noise.
 
-    python benchmarks/coverage_one_model.py [--runs 4000] [--out benchmarks/results/coverage_one_model.json]
+    python benchmarks/coverage_one_model.py [--runs 2000] [--out benchmarks/results/coverage_one_model.json]
 """
 
 import argparse
@@ -88,7 +88,7 @@ def measure(n: int, shift: float, runs: int) -> list[dict[str, object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=4000)
+    parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/coverage_one_model.json"))
     args = parser.parse_args()
     begun = time.time()

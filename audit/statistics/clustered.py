@@ -53,6 +53,18 @@ def _codes(ids: Ints) -> tuple[int, Ints]:
     return int(unique.size), position.astype(np.int64)
 
 
+def _effective_df(contribution: Floats, ids: Ints, by_moments: bool) -> float:
+    """Clusters minus one, or fewer where fourth moments say that few carry the variance (Satterthwaite's matching)."""
+    count, codes = _codes(ids)
+    df = float(count - 1)
+    if not by_moments:
+        return df
+    squares = np.bincount(codes, contribution, count) ** 2
+    total = float(squares.sum())
+    spread = float((squares * squares).sum()) - total * total / count
+    return df if spread <= 0.0 else min(df, 2.0 * total * total / spread)
+
+
 def _variance(contribution: Floats, model: Ints, record: Ints) -> float:
     """V_model + V_record - V_cell of a sum, floored; with one model only records vary."""
     m, by_model = _codes(model)
@@ -186,10 +198,16 @@ class Influence:
         )
 
     @property
-    def df(self) -> int:
-        """Degrees of freedom of the t quantile: the smaller number of clusters minus one, of records for one model."""
-        models, records = _codes(self.model_id)[0], _codes(self.record_id)[0]
-        return max(1, (records if models < 2 else min(models, records)) - 1)
+    def df(self) -> float:
+        """Degrees of freedom of the t quantile: the smaller number of clusters minus one, of records for one model.
+
+        For rates and differences it is also no more than 2 / (relative variance of the sum of squared cluster sums):
+        where few models or records hold most false positives, few clusters inform.
+        """
+        clusters = [self.record_id]
+        if _codes(self.model_id)[0] > 1:
+            clusters.append(self.model_id)
+        return max(2.0, min(_effective_df(self.contribution, ids, self.kind != "auc") for ids in clusters))
 
     @property
     def variance(self) -> float:

@@ -87,6 +87,15 @@ def test_one_model_varies_over_records_only():
     assert influence.df == 79
 
 
+def test_few_clusters_that_carry_the_variance_lower_the_degrees_of_freedom():
+    model, record = np.divmod(np.arange(40 * 50), 50)
+    spread = rate_influence(np.random.default_rng(0).random(2000) < 0.3, model, record)
+    assert 20 < spread.df <= 39
+    held_by_two = rate_influence(np.isin(model, [3, 4]), model, record)
+    assert held_by_two.df < 6
+    assert held_by_two.interval().upper > clustered_limits(0.05, held_by_two.variance, 100, 2000, df=39).upper
+
+
 def test_limits_follow_the_variance_and_never_beat_clopper_pearson():
     for k, n in ((0, 500), (8, 800), (100, 800), (800, 800)):
         p = k / n
