@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +42,11 @@ def choose_recipe(name: str | None, *, subject: str, is_image: bool) -> Recipe:
     Raises:
         InvalidInput: no such name or file, or a field that a recipe does not have.
     """
-    own = {"architecture": SUBJECT, "subject": subject}
+    own: dict[str, Any] = {"architecture": SUBJECT, "subject": subject}
     if name is None:
         name = "cifar-small-cnn" if is_image else "location-mlp"
     if name in RECIPES:
-        return dataclasses.replace(RECIPES[name], **own)  # type: ignore[arg-type]
+        return dataclasses.replace(RECIPES[name], **own)
     path = Path(name)
     if path.suffix != ".toml" or not path.is_file():
         raise InvalidInput(f"recipe={name!r}: must be one of {', '.join(RECIPES)}, or a TOML file of recipe fields")
