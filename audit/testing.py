@@ -44,7 +44,8 @@ class ContractViolation(AssertionError):  # noqa: N818 - it is what an assertion
     """A plug-in broke a rule that the audit relies on."""
 
 
-def _require(ok: bool, name: str, rule: str, seen: object = "") -> None:
+def require(ok: bool, name: str, rule: str, seen: object = "") -> None:
+    """Raise ``ContractViolation`` that names the plug-in, the rule and what was seen."""
     if not ok:
         raise ContractViolation(f"{name}: {rule}" + (f"; seen: {seen}" if seen != "" else ""))
 
@@ -120,20 +121,19 @@ def _apart(reference: Reference, target: int) -> Reference:
 def _reordered(reference: Reference, records: NDArray[np.int64], models: NDArray[np.int64]) -> Reference:
     """Return the same answers with records and models in another order."""
 
-    def rows(part: Answers) -> tuple[Any, ...]:
-        return part.ids[records], part.labels[records], part.logits[:, records]
+    def moved(part: Reference, before: Reference | None) -> Reference:
+        return Reference(
+            part.ids[records],
+            part.labels[records],
+            part.logits[:, records],
+            side=part.side[:, records],
+            population=part.population,
+            before=before,
+            fold=part.fold,
+        )
 
-    before = reference.before
-    moved = Reference(
-        *rows(reference),
-        side=reference.side[:, records],
-        population=reference.population,
-        before=None
-        if before is None
-        else Reference(*rows(before), side=before.side[:, records], population=before.population, fold=before.fold),
-        fold=reference.fold,
-    )
-    return moved.select(models)
+    earlier = None if reference.before is None else moved(reference.before, None)
+    return moved(reference, earlier).select(models)
 
 
 def _pooled_auc(scores: Floats, side: NDArray[np.int8]) -> float:
@@ -145,13 +145,13 @@ def _pooled_auc(scores: Floats, side: NDArray[np.int8]) -> float:
 def attack_describes_itself(attack: Attack) -> None:
     """Settings are a frozen dataclass that hashes, compares and turns to JSON; name and needs are declared."""
     name = attack.name
-    _require(bool(name) and isinstance(name, str), repr(attack), "has a non-empty name", name)
-    _require(isinstance(attack.needs, Need), name, "declares its needs as Need flags", attack.needs)
-    _require(dataclasses.is_dataclass(attack) and not isinstance(attack, type), name, "is a dataclass")
+    require(bool(name) and isinstance(name, str), repr(attack), "has a non-empty name", name)
+    require(isinstance(attack.needs, Need), name, "declares its needs as Need flags", attack.needs)
+    require(dataclasses.is_dataclass(attack) and not isinstance(attack, type), name, "is a dataclass")
     settings = dataclasses.asdict(cast(Any, attack))
     twin = cast(Any, type(attack))(**settings)
-    _require(twin == attack and hash(twin) == hash(attack), name, "equals and hashes as its own settings")
-    _require(json.loads(json.dumps(settings)) == settings, name, "has settings that survive JSON", settings)
+    require(twin == attack and hash(twin) == hash(attack), name, "equals and hashes as its own settings")
+    require(json.loads(json.dumps(settings)) == settings, name, "has settings that survive JSON", settings)
     field = next(iter(settings), "name")
     try:
         setattr(attack, field, "other")
@@ -172,11 +172,11 @@ def attack_sees_a_leak(attack: Attack) -> None:
     """On models that plainly remember, AUC > 0.6 in the fleet and over single targets: higher means "in"."""
     fleet = toy_fleet(4.0)
     auc = _pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side)
-    _require(auc > 0.6, attack.name, "has AUC > 0.6 on a leaky fleet, higher scores meaning in", round(auc, 4))
+    require(auc > 0.6, attack.name, "has AUC > 0.6 on a leaky fleet, higher scores meaning in", round(auc, 4))
     targets = [0, TOY_MODELS // 2, TOY_MODELS - 1]
     scores = [score_target(attack, _apart(fleet, k), fleet.target(k), rng=_rng()) for k in targets]
     auc = float(np.mean([_pooled_auc(s[None], fleet.side[[k]]) for s, k in zip(scores, targets, strict=True)]))
-    _require(auc > 0.6, attack.name, "has AUC > 0.6 on leaky single targets", round(auc, 4))
+    require(auc > 0.6, attack.name, "has AUC > 0.6 on leaky single targets", round(auc, 4))
 
 
 def attack_is_silent_without_leak(attack: Attack) -> None:
@@ -188,7 +188,7 @@ def attack_is_silent_without_leak(attack: Attack) -> None:
     # 2 fleets of 3200 + 3200 scores: standard error 0.005. Gaussians scored on the models they were fitted to reach
     # 0.57 here; leaving one of 16 models out costs published variants up to 0.01 below one half.
     auc = float(np.mean(aucs))
-    _require(abs(auc - 0.5) < 0.025, attack.name, "has AUC 0.5 on a fleet that remembers nothing", round(auc, 4))
+    require(abs(auc - 0.5) < 0.025, attack.name, "has AUC 0.5 on a fleet that remembers nothing", round(auc, 4))
 
 
 def attack_ignores_order(attack: Attack) -> None:
@@ -200,13 +200,13 @@ def attack_ignores_order(attack: Attack) -> None:
     plain = score_fleet(attack, fleet, rng=_rng())
     moved = score_fleet(attack, _reordered(fleet, records, models), rng=_rng())
     gap = float(np.abs(moved - plain[np.ix_(models, records)]).max())
-    _require(gap <= 1e-9, attack.name, "gives the same fleet scores in any order of records and models", gap)
+    require(gap <= 1e-9, attack.name, "gives the same fleet scores in any order of records and models", gap)
     others = np.arange(1, fleet.n_models)
     target = score_target(attack, fleet.select(others), fleet.target(0), rng=_rng())
     shuffled = _reordered(fleet, records, np.arange(fleet.n_models))
     again = score_target(attack, fleet.select(others[::-1]), shuffled.target(0), rng=_rng())
     gap = float(np.abs(again - target[records]).max())
-    _require(gap <= 1e-9, attack.name, "matches a target's records to its reference by id, not by position", gap)
+    require(gap <= 1e-9, attack.name, "matches a target's records to its reference by id, not by position", gap)
 
 
 def attack_repeats_itself(attack: Attack) -> None:
@@ -217,12 +217,12 @@ def attack_repeats_itself(attack: Attack) -> None:
         single = score_target(attack, _apart(fleet, 0), fleet.target(0), rng=_rng(3))
         return single.tobytes(), score_fleet(attack, fleet, rng=_rng(3)).tobytes()
 
-    _seed_globals(1)
-    before = _global_states()
+    seed_globals(1)
+    before = global_states()
     first = run()
-    _require(before == _global_states(), attack.name, "leaves global random states alone")
-    _seed_globals(2)
-    _require(first == run(), attack.name, "gives the same answer for the same seed, whatever the global state")
+    require(before == global_states(), attack.name, "leaves global random states alone")
+    seed_globals(2)
+    require(first == run(), attack.name, "gives the same answer for the same seed, whatever the global state")
 
 
 def attack_leaves_inputs_alone(attack: Attack) -> None:
@@ -234,7 +234,7 @@ def attack_leaves_inputs_alone(attack: Attack) -> None:
     score_target(attack, _apart(fleet, 0), fleet.target(0), rng=_rng())
     score_fleet(attack, fleet, rng=_rng())
     after = [(p.ids.tobytes(), p.labels.tobytes(), p.logits.tobytes()) for p in parts]
-    _require(before == after and side == fleet.side.tobytes(), attack.name, "leaves its inputs as they were")
+    require(before == after and side == fleet.side.tobytes(), attack.name, "leaves its inputs as they were")
 
 
 class _Watched:
@@ -259,7 +259,7 @@ def attack_names_missing_needs(attack: Attack) -> None:
         try:
             score_target(watched, *_stripped(fleet, need), rng=_rng())
         except MissingNeed:
-            _require(not watched.began, attack.name, f"is refused before any work without {need}")
+            require(not watched.began, attack.name, f"is refused before any work without {need}")
             continue
         raise ContractViolation(f"{attack.name}: declares {need} and ran without it")
 
@@ -289,7 +289,7 @@ def attack_never_sees_the_truth(attack: Attack) -> None:
         before = None if fleet.before is None else fleet.before.with_side(side)
         lied_to = score_fleet(attack, dataclasses.replace(fleet, side=side, before=before), rng=_rng())
         gap = float(np.abs(lied_to[model] - plain[model]).max())
-        _require(gap <= 1e-9, attack.name, "scores a model without knowing its own sides", gap)
+        require(gap <= 1e-9, attack.name, "scores a model without knowing its own sides", gap)
 
 
 def attack_leaves_one_out_exactly(attack: Attack) -> None:
@@ -304,7 +304,7 @@ def attack_leaves_one_out_exactly(attack: Attack) -> None:
     for model in range(fleet.n_models):
         fitted = attack.fit(_apart(fleet, model), rng=_rng()).score(fleet.target(model))
         gap = float((np.abs(closed[model] - fitted) / np.maximum(1.0, np.abs(fitted))).max())
-        _require(gap <= 1e-9, attack.name, "has fleet scores equal to a fit with the model left out", gap)
+        require(gap <= 1e-9, attack.name, "has fleet scores equal to a fit with the model left out", gap)
 
 
 def attack_fits_once_for_many(attack: Attack) -> None:
@@ -313,9 +313,9 @@ def attack_fits_once_for_many(attack: Attack) -> None:
     scorer = attack.fit(fleet.select(np.arange(2, fleet.n_models)), rng=_rng())
     first = scorer.score(fleet.target(0)).tobytes()
     scorer.score(fleet.target(1))
-    _require(first == scorer.score(fleet.target(0)).tobytes(), attack.name, "keeps no state between targets")
+    require(first == scorer.score(fleet.target(0)).tobytes(), attack.name, "keeps no state between targets")
     threshold = decision_threshold(scorer)
-    _require(threshold is None or bool(np.isfinite(threshold)), attack.name, "has a finite threshold", threshold)
+    require(threshold is None or bool(np.isfinite(threshold)), attack.name, "has a finite threshold", threshold)
 
 
 ATTACK_CHECKS: tuple[Callable[[Attack], None], ...] = (
@@ -354,7 +354,7 @@ def attack_contract(
     """
 
     def named(name: str, factory: Callable[[], Attack]) -> None:
-        _require(factory().name == name, name, "has the name it is registered under", factory().name)
+        require(factory().name == name, name, "has the name it is registered under", factory().name)
 
     cases: list[tuple[str, Check]] = []
     for name, factory in registry.items():
@@ -370,14 +370,16 @@ def _run_attack_check(check: Callable[[Attack], None], factory: Callable[[], Att
     check(factory())
 
 
-def _seed_globals(seed: int) -> None:
+def seed_globals(seed: int) -> None:
+    """Set every global random state there is, torch's too where it is loaded."""
     np.random.seed(seed)  # noqa: NPY002 - the global state is what is being tested
     random.seed(seed)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
 
 
-def _global_states() -> tuple[object, ...]:
+def global_states() -> tuple[object, ...]:
+    """Return every global random state, comparable."""
     legacy = cast(tuple[Any, ...], np.random.get_state())  # noqa: NPY002
     torch = sys.modules.get("torch")
     return (

@@ -101,7 +101,7 @@ def check_logits(name: str, array: NDArray[np.generic]) -> None:
         raise _refuse(
             "A2",
             f"{name}: all {_rows(array).shape[0]} rows lie in [0, 1] and sum to 1, so they are probabilities; allowed: "
-            "logits (before the softmax). Record logits, which keep the most confident records apart, or give them as probs",
+            "logits (before the softmax). Record logits, which keep the most confident apart, or give them as probs",
         )
 
 
@@ -187,6 +187,6 @@ def check_resolution(n_forget: int, n_never: int, largest_alpha: float) -> None:
         raise _refuse(
             "A8",
             f"{n_forget} records on the in side and {n_never} never-seen records are fewer than any rate can resolve; "
-            f"allowed: at least 2 and {least} (two false alarms expected at {largest_alpha:g}), hundreds for a verdict. "
+            f"allowed: at least 2 and {least} (two false alarms at {largest_alpha:g}), hundreds for a verdict. "
             "Add never-seen records, or validate the procedure on a fleet instead",
         )
