@@ -1,4 +1,4 @@
-"""Audit from predictions alone: one ``.npz`` file of recorded answers in, one result out. No torch, no model, no pickle.
+"""Audit from predictions alone: one ``.npz`` file of answers in, one result out. No torch, no model, no pickle.
 
 Arrays of the file (n records, c classes, r retrained and m shadow models):
 
@@ -12,7 +12,7 @@ Arrays of the file (n records, c classes, r retrained and m shadow models):
 | ``retrained_logits`` / ``retrained_probs`` | (r, n, c) | models retrained without all but the retain records |
 | ``shadow_logits`` / ``shadow_probs`` | (m, n, c) | the attacker's models |
 | ``side`` | (m, n) 1/0/-1 | whether each shadow model was trained on each record (-1: leave out) |
-| ``calibration_logits`` / ``_probs``, ``_labels``, ``_member`` | (k, c), (k,), (k,) | another model's answers on records of its own |
+| ``calibration_logits`` / ``_probs``, ``_labels``, ``_member`` | (k, c), (k,), (k,) | another model's records |
 | ``ids`` | (n,) | record numbers, unique; 0 to n - 1 without it |
 """
 

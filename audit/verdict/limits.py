@@ -50,9 +50,7 @@ def limits_of(
         )
     if mode == "procedure":
         if not has_fleet:
-            raise InvalidInput(
-                "mode='procedure' needs a fleet of models with roles; without one use mode='one-model'"
-            )
+            raise InvalidInput("mode='procedure' needs a fleet of models with roles; without one use mode='one-model'")
         tier: Literal["A", "B", "C"] = "C" if not per_record else "A" if process_evidence else "B"
         return Limits(
             tier,
@@ -64,24 +62,15 @@ def limits_of(
     if mode != "one-model":
         raise InvalidInput(f"mode={mode!r}: allowed are 'procedure', 'one-model' and 'membership'")
     absolute = "whether the signal in this model lies below an absolute bound" + (
-        ", and the change beyond the drift of the holdout records (difference in differences)"
-        if has_before
-        else ""
+        ", and the change beyond the drift of the holdout records (difference in differences)" if has_before else ""
     )
-    no_before = (
-        ""
-        if has_before
-        else "; whether the attacks had power: there is no model before deletion to see it on"
-    )
+    no_before = "" if has_before else "; whether the attacks had power: there is no model before deletion to see it on"
     if n_retrained == 0:
-        return Limits(
-            "D", absolute, "that the model behaves as if retrained: there is no retrained model" + no_before
-        )
+        return Limits("D", absolute, "that the model behaves as if retrained: there is no retrained model" + no_before)
     if n_retrained < policy.min_references:
         return Limits(
             "C",
-            absolute
-            + f", with an offline per-record attack on {n_retrained} retrained model(s) as description",
+            absolute + f", with an offline per-record attack on {n_retrained} retrained model(s) as description",
             f"equivalence to retraining: it needs at least {policy.min_references} retrained models with "
             "different seeds" + no_before,
         )
@@ -90,11 +79,7 @@ def limits_of(
         lacks = f"tier A: it needs {policy.references_for_a} retrained models, process evidence and every gate run"
     else:
         cap = "C" if not per_record else "A" if process_evidence else "B"
-        lacks = (
-            "more than the attacks run here can see"
-            if process_evidence
-            else "tier A: it needs process evidence"
-        )
+        lacks = "more than the attacks run here can see" if process_evidence else "tier A: it needs process evidence"
     return Limits(
         cap,
         absolute + f", and equivalence to {n_retrained} retrained models within the declared margins",

@@ -416,8 +416,8 @@ def _no_alpha(plan: OneModelPlan, inputs: OneModelInput) -> Endpoint:
         f"(at least {plan.policy.min_power:.0%} are needed)"
     )
     return Endpoint(
-        "P1", "TPR, residual", plan.primary, True, True, Estimate(None, reason=detail), plan.policy.tpr_ratio, "undecided",
-        None, detail,
+        "P1", "TPR, residual", plan.primary, True, True, Estimate(None, reason=detail), plan.policy.tpr_ratio,
+        "undecided",         None, detail,
     )  # fmt: skip
 
 

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.statistics.clustered import clustered_limits, density_ratio
+from mnemoscope.audit.statistics.counts import allowed_false_positives
 from mnemoscope.audit.statistics.proportions import clopper_pearson_limits, rate
 from mnemoscope.audit.statistics.roc import (
     GREY_BELOW,
     TprEstimate,
-    allowed_false_positives,
     auc_estimate,
     balanced_accuracy,
     roc_counts,

@@ -251,8 +251,8 @@ def precision_gate(rates: dict[Tail, TailRate], policy: Policy, alpha: float) ->
     )
     passed = all(limit <= bound for limit in limits.values())
     return GateResult(
-        "G3", "precision", f"upper limit of the realised FPR at most {bound:.2g}", "pass" if passed else "fail", observed,
-        "INCONCLUSIVE",
+        "G3", "precision", f"upper limit of the realised FPR at most {bound:.2g}", "pass" if passed else "fail",
+        observed, "INCONCLUSIVE",
     )  # fmt: skip
 
 
@@ -274,8 +274,8 @@ def negative_control(attack: str, after: Floats, board: Board, policy: Policy, a
     """G2: never-seen against never-seen records, AUC and both tails, Bonferroni over the three.
 
     The never-seen records are those that set thresholds against those that are judged; where the holdout is dealt into
-    halves, the halves. It fails where an attack was fitted on some of the records it scores, or where records that count
-    as never seen come from two sources.
+    halves, the halves. It fails where an attack was fitted on some of the records it scores, or where records that
+    count as never seen come from two sources.
     """
     setters = np.flatnonzero(board.sets >= 0)
     if (board.group[setters] == Group.HOLDOUT).all():
@@ -298,7 +298,7 @@ def negative_control(attack: str, after: Floats, board: Board, policy: Policy, a
     passed = p > policy.control_level
     observed = f"{attack}: AUC {area.auc:.3f}; high {shares[0]}; low {shares[1]}; p = {p:.3g}"
     return GateResult(
-        "G2", "negative control", f"never-seen against never-seen records do not differ (level {policy.control_level:g})",
+        "G2", "negative control", f"two sets of never-seen records do not differ (level {policy.control_level:g})",
         "pass" if passed else "fail", observed, "NOT ASSESSED",
     )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """What a one-model audit is given: recorded answers by record group, and how an attack is run on them.
 
-Two symmetries keep the audit honest. Holdout records pass through the same scorer as forget records. And when a retrained
-model is scored, it is no reference for itself: for each retrained model j one scorer is fitted on all others, and it
-scores both the audited model and model j, so that both have the same number of references, and the same ones.
+Two symmetries keep the audit honest. Holdout records pass through the same scorer as forget records. And when a
+retrained model is scored, it is no reference for itself: for each retrained model j one scorer is fitted on all others,
+and it scores both the audited model and model j, so that both have the same references.
 """
 
 from collections.abc import Sequence
@@ -262,7 +262,7 @@ def score_models(inputs: OneModelInput, attack: Attack, groups: Sequence[Group],
 
     after = scored("after", fitted, reference)
     before = None if inputs.before is None else scored("before", fitted, reference)
-    pairs = []
+    pairs: list[tuple[Floats, Floats]] = []
     for j in range(inputs.n_retrained):
         twin, known, ours = fitted, reference, after
         if compares:

@@ -1,8 +1,8 @@
 """Rates of one model at thresholds fixed on other records, and their differences from retrained models.
 
-Every record is judged at a threshold that was set on records disjoint from it. Where no calibration records are given, the
-holdout serves twice: it is dealt into two halves, each half is judged at the other's threshold, and so is half of the
-forget records. Compared with setting half of the holdout aside this doubles what both the threshold and the realised
+Every record is judged at a threshold that was set on records disjoint from it. Where no calibration records are given,
+the holdout serves twice: it is dealt into two halves, each half is judged at the other's threshold, and so is half of
+the forget records. Compared with setting half of the holdout aside this doubles what both the threshold and the realised
 false-alarm rate rest on; the two halves' errors cancel in the realised rate, whose exact binomial interval then is the
 right one for the mean of both thresholds' true rates.
 """
@@ -70,7 +70,8 @@ class Board:
 
     def rows(self, group: Group) -> NDArray[np.bool_]:
         """(n,) bool, the records of a group."""
-        return self.group == group
+        found: NDArray[np.bool_] = self.group == group
+        return found
 
 
 def deal(group: NDArray[np.int8], labels: NDArray[np.int64], rng: np.random.Generator) -> Board:

@@ -30,7 +30,7 @@ class Policy:
     """What "within bound" means. All rates are proportions in (0, 1), never percent.
 
     Attributes:
-        alpha: false-alarm rate of the endpoints; None = the smallest candidate the counts bear, chosen before any score.
+        alpha: false-alarm rate of the endpoints; None = the smallest candidate the counts bear.
         alpha_candidates: the rates that may be chosen, ascending.
         min_power: least simulated probability of WITHIN BOUND, when nothing leaks, at which an alpha is used.
         tpr_ratio: P1, G1 and G3: how many times alpha the rate may be (2 = at most twice as often right as falsely
@@ -38,7 +38,7 @@ class Policy:
         tpr_margin: P2: margin on the TPR difference to retrained models; None = alpha.
         auc_margin: P2: margin on the AUC difference to retrained models.
         exposure_bound: P3: bound on the exceedance share of forgotten minus never-seen records; None = alpha.
-        retained_bound: P4: bound on the rise of the retained records' TPR over retrained models; None = max(0.02, alpha).
+        retained_bound: P4: bound on the rise of the retained records' TPR over retrained; None = max(0.02, alpha).
         utility_margin: P5: accuracy that may be lost against retrained models.
         level: confidence of every one-sided limit that decides (P1, P3, P4, P5, G1, G3).
         interval_level: confidence of the two-sided intervals that are printed.
@@ -100,20 +100,14 @@ class Policy:
             if value is None and name in _OPTIONAL_RATES:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-                raise InvalidInput(
-                    f"policy.{name}={value!r}: must be a proportion between 0 and 1 (not percent)"
-                )
+                raise InvalidInput(f"policy.{name}={value!r}: must be a proportion between 0 and 1 (not percent)")
         for name in _COUNTS:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidInput(f"policy.{name}={value!r}: must be a whole number of at least 1")
         for name, least in (("tpr_ratio", 1.0), ("power_retained_factor", 0.0)):
             value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not least < value < float("inf")
-            ):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < float("inf"):
                 raise InvalidInput(f"policy.{name}={value!r}: must be a finite number above {least:g}")
         candidates = self.alpha_candidates
         if not candidates or any(
@@ -126,12 +120,8 @@ class Policy:
             raise InvalidInput(f"policy.alpha_candidates={candidates!r}: must ascend, each once")
         if not all(isinstance(name, str) and name for name in self.primary_order):
             raise InvalidInput(f"policy.primary_order={self.primary_order!r}: must hold names of attacks")
-        if self.primary_attack is not None and not (
-            isinstance(self.primary_attack, str) and self.primary_attack
-        ):
-            raise InvalidInput(
-                f"policy.primary_attack={self.primary_attack!r}: must be the name of an attack"
-            )
+        if self.primary_attack is not None and not (isinstance(self.primary_attack, str) and self.primary_attack):
+            raise InvalidInput(f"policy.primary_attack={self.primary_attack!r}: must be the name of an attack")
 
     def tpr_bound(self, alpha: float) -> float:
         """P1's bound on the TPR at this alpha (also G1's and G3's)."""
@@ -193,7 +183,7 @@ def load_policy(source: "Policy | Path | str | Mapping[str, object] | None" = No
     """Read a policy; what is not given keeps its default.
 
     Args:
-        source: a TOML file (its keys at the top or under ``[policy]``), a mapping, a ``Policy``, or None for the defaults.
+        source: a TOML file (keys at the top or under ``[policy]``), a mapping, a ``Policy``, or None = defaults.
 
     Raises:
         InvalidInput: the file cannot be read, a key is unknown (the nearest is suggested), or a value is not allowed.
@@ -210,9 +200,7 @@ def load_policy(source: "Policy | Path | str | Mapping[str, object] | None" = No
     if isinstance(inner, Mapping):
         extra = sorted(set(values) - {"policy"})
         if extra:
-            raise InvalidInput(
-                f"policy: keys {', '.join(extra)} stand outside of [policy]; move them into it"
-            )
+            raise InvalidInput(f"policy: keys {', '.join(extra)} stand outside of [policy]; move them into it")
         values = dict(inner)
     known = [f.name for f in fields(Policy)]
     for key in values:

@@ -74,7 +74,7 @@ def decide(
     endpoint is neither within nor beyond: INCONCLUSIVE. (5) Otherwise WITHIN BOUND.
 
     Conventions on endpoints: ``bound=None`` marks description, which decides nothing. ``undecided`` with no value means
-    that the counts bear no decision; ``not computed`` means that the computation failed or its input is missing. P5 is no
+    that the counts bear no decision; ``not computed`` that the computation failed or its input is missing. P5 is no
     part of the word. With drift, P1 and P3 (both compare forgotten with never-seen records) become description and P2
     decides; without a decidable P2 of the primary attack the word is INCONCLUSIVE.
 
@@ -97,13 +97,12 @@ def decide(
     drift = drift_failed or any(gate.id == "drift" for gate in failed)
     all_flags = _flags(endpoints, failed, flags, drift)
     broken = [gate for gate in failed if gate.id in ("G2", "G5")]
-    named = [
-        f"Not computed: {e.id} {e.part} ({e.detail or 'no reason given'})." for e in _uncomputed(endpoints)
-    ]
+    named = [f"Not computed: {e.id} {e.part} ({e.detail or 'no reason given'})." for e in _uncomputed(endpoints)]
 
     if limits.highest_tier is None:
         return _verdict(
-            "NOT ASSESSED", None, f"This input can say at most: {limits.may_say}.", [f"It cannot say {limits.cannot_say}."], all_flags, None,
+            "NOT ASSESSED", None, f"This input can say at most: {limits.may_say}.",
+            [f"It cannot say {limits.cannot_say}."], all_flags, None,
             hint or "Answers of the models before and after deletion, on forget and never-seen records.",
         )  # fmt: skip
     if broken:
@@ -130,9 +129,7 @@ def decide(
             "",
         )
 
-    required = [
-        e for e in endpoints if e.primary and e.required and not (drift and e.id in AGAINST_NEVER_SEEN)
-    ]
+    required = [e for e in endpoints if e.primary and e.required and not (drift and e.id in AGAINST_NEVER_SEEN)]
     lost = list(failures)
     if not drift:
         p1 = [e for e in required if e.id == "P1"]
@@ -167,9 +164,7 @@ def decide(
             open_points + named, all_flags, None, hint or "What would decide it: " + "; ".join(remedies) + ".",
         )  # fmt: skip
     reasons = [_endpoint_reason(e) for e in required if e.outcome == "within"]
-    return _verdict(
-        "WITHIN BOUND", tier, _meaning_within(required, alpha), reasons + named, all_flags, None, ""
-    )
+    return _verdict("WITHIN BOUND", tier, _meaning_within(required, alpha), reasons + named, all_flags, None, "")
 
 
 def _verdict(
@@ -306,9 +301,7 @@ def _meaning_outside(found: Sequence[Endpoint], alpha: float | None) -> str:
 
 
 def _meaning_within(required: Sequence[Endpoint], alpha: float | None) -> str:
-    residual = next(
-        (e for e in required if e.id == "P1" and _side(e) == "residual" and e.estimate.k is not None), None
-    )
+    residual = next((e for e in required if e.id == "P1" and _side(e) == "residual" and e.estimate.k is not None), None)
     if residual is None:
         return "The model cannot be told from models retrained without the forgotten records, within the margins."
     rate = "" if alpha is None else f" that raises a false alarm for {percent(alpha)} of unseen records"

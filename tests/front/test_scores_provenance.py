@@ -28,7 +28,10 @@ def test_environment_names_versions_and_hardware_and_nobody() -> None:
 
 
 def test_environment_imports_neither_torch_nor_scipy() -> None:
-    code = "import sys; from mnemoscope.provenance import environment; environment(); print([m for m in ('torch', 'scipy') if m in sys.modules])"
+    code = (
+        "import sys; from mnemoscope.provenance import environment; environment(); "
+        "print([m for m in ('torch', 'scipy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -75,9 +75,7 @@ def test_impossible_requests_are_refused() -> None:
 
 
 def test_no_forbidden_word_in_any_limit() -> None:
-    grid = itertools.product(
-        ("one-model", "membership", "procedure"), (0, 1, 5, 19), (False, True), (False, True)
-    )
+    grid = itertools.product(("one-model", "membership", "procedure"), (0, 1, 5, 19), (False, True), (False, True))
     for mode, n, process, flag in grid:
         x = limits_of(
             mode,

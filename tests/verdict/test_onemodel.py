@@ -19,7 +19,8 @@ LOSS = ATTACKS["loss"]()
 
 
 def world(
-    seed: int, n: int = 600, *, retain: int = 0, r: int = 5, leak: float = 0.0, before: float | None = 2.5, drift: float = 0.0,
+    seed: int, n: int = 600, *, retain: int = 0, r: int = 5, leak: float = 0.0,
+    before: float | None = 2.5, drift: float = 0.0,
     kept: float = 1.0, kept_after: float | None = None,
 ) -> OneModelInput:  # fmt: skip
     """Gaussian margins: records differ, models differ, members are lifted; ``drift`` makes forget records easier."""
@@ -134,7 +135,7 @@ def test_too_few_records_bear_no_rate_and_say_what_would() -> None:
 
 
 def test_row_19_an_attack_fitted_on_what_it_scores_fails_the_negative_control() -> None:
-    """peer-defects row 19: a quantile attack fitted on the very non-members it scores: TPR@1%FPR 1.8-3.7 % without a leak."""
+    """peer-defects row 19: a quantile attack fitted on the non-members it scores sees 1.8-3.7 % where nothing leaks."""
 
     class Overfitted:
         """Pushes down exactly the holdout records of one half: what fitting on them does, made visible."""

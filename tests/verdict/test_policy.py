@@ -94,9 +94,7 @@ def test_digest_moves_with_every_field_and_values_are_flat() -> None:
         value = getattr(base, field.name)
         if field.name not in changed:
             changed[field.name] = value + 1 if isinstance(value, int) or value >= 1 else value * 0.9
-        assert dataclasses.replace(base, **{field.name: changed[field.name]}).digest != base.digest, (
-            field.name
-        )
+        assert dataclasses.replace(base, **{field.name: changed[field.name]}).digest != base.digest, field.name
     assert all(isinstance(v, str | int | float | bool | None) for v in base.as_dict().values())
     assert base.as_dict()["alpha_candidates"] == "0.001, 0.01, 0.05, 0.1"
 

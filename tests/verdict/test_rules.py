@@ -138,8 +138,6 @@ def test_other_attacks_never_decide_within() -> None:
 
 def test_holm_over_attacks_endpoints_and_tails() -> None:
     quiet = [endpoint("P1", attack=f"quiet {i}", primary=False, required=False) for i in range(9)]
-    few = with_outcome(7, outcome="beyond", p_value=0.02)
-    assert word([few[0], few[1], few[7]]).word == "INCONCLUSIVE" or 0.02 * 3 > 0.05
     # 7 rate endpoints: 0.007 * 7 <= 0.05; with 9 more it no longer holds.
     hit = with_outcome(7, outcome="beyond", p_value=0.007)
     assert word(hit).word == "OUTSIDE BOUND"
@@ -158,9 +156,7 @@ def test_p2_counts_only_when_its_whole_interval_lies_beyond() -> None:
 
 
 def test_p6_is_exact_and_needs_no_correction() -> None:
-    p6 = endpoint(
-        "P6", "beyond", None, part="rows inside the artefact", attack="", bound=0.0, primary=False, k=3
-    )
+    p6 = endpoint("P6", "beyond", None, part="rows inside the artefact", attack="", bound=0.0, primary=False, k=3)
     quiet = [endpoint("P1", attack=f"quiet {i}", primary=False, required=False) for i in range(50)]
     v = word([*all_within(), *quiet, p6])
     assert v.word == "OUTSIDE BOUND"
@@ -283,9 +279,7 @@ def test_drift_without_retrained_models_is_inconclusive() -> None:
         v = word(moved, gates(drift="fail"), D)
         assert v.word == "INCONCLUSIVE"
         assert "5 retrained models" in v.next_step
-    described = [
-        dataclasses.replace(e, bound=None, required=False) if e.id == "P2" else e for e in all_within()
-    ]
+    described = [dataclasses.replace(e, bound=None, required=False) if e.id == "P2" else e for e in all_within()]
     assert word(described, drift_failed=True).word == "INCONCLUSIVE"
 
 
