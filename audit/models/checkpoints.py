@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import pickletools
+import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -161,7 +162,11 @@ def _read_safetensors(file: Path) -> Mapping[str, object]:
 
 def _read_torch(file: Path) -> object:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        # An open file, because for a path torch goes by the extension.
+        with file.open("rb") as stream, warnings.catch_warnings():
+            # The pickle protocol of a file that is refused is no news to the user.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsupportedModel(_refusal(file)) from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:

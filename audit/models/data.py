@@ -1,6 +1,5 @@
 """A data set on the device: bytes until a batch is used, then normalised floats by constants known beforehand."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,9 +43,9 @@ class DeviceData:
 
     Attributes:
         x: stored records, (n, h, w, c) uint8 or float32 for images, (n, d) float32 for tables, on the device.
-        y: (n,) int64 labels on the device; for a subject that names its ``classes``, as positions in that list.
+        y: (n,) int64 labels on the device, numbered as in the data set.
         ids: (n,) int64 ids held, ascending.
-        n_classes: number of classes of the whole data, or of the subject's own list.
+        n_classes: number of classes of the whole data.
         input_shape: shape of one input: (c, h, w) for images, (d,) for tables.
         subject: the user's own model definition, where there is one.
         name: the data set's name.
@@ -75,11 +74,7 @@ class DeviceData:
         everything = np.asarray(dataset.ids, dtype=np.int64)
         self.ids = everything if ids is None else np.unique(np.asarray(ids, dtype=np.int64))
         rows = _rows(everything, self.ids)
-        labels = np.array(dataset.labels[rows], dtype=np.int64)
-        if subject is not None and subject.classes is not None:
-            labels = _output_order(dataset.classes, subject.classes)[labels]
-            self.n_classes = len(subject.classes)
-        self.y = torch.from_numpy(labels).to(self.device)
+        self.y = torch.from_numpy(np.array(dataset.labels[rows], dtype=np.int64)).to(self.device)
         values = np.asarray(dataset.values) if ids is None else np.asarray(dataset.values[rows])
         mean: NDArray[np.float32] | None = None
         std: NDArray[np.float32] | None = None
@@ -164,17 +159,6 @@ def _rows(known: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]
             f"{', ...' if unknown.size > 5 else ''}; held are {known.size} ids ({span})"
         )
     return rows
-
-
-def _output_order(classes: Sequence[str], outputs: Sequence[str]) -> NDArray[np.int64]:
-    """For each class of the data, its position among the model's outputs."""
-    absent = [name for name in classes if name not in outputs]
-    if absent:
-        raise InvalidInput(
-            f"subject.py: classes lacks {len(absent)} of the data set's {len(classes)} classes, e.g. {absent[0]!r}; "
-            f"list every output by the data set's own names: {', '.join(classes[:10])}"
-        )
-    return np.array([list(outputs).index(name) for name in classes], dtype=np.int64)
 
 
 def _check_values(values: NDArray[np.generic], name: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.machinery
 import importlib.util
+import os
 import sys
 import threading
 import traceback
@@ -94,19 +95,26 @@ class _World:
     def __init__(self, folder: Path) -> None:
         self.finder = _Finder(folder)
         self.modules: dict[str, ModuleType] = {}
+        self.inside = False
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         with _LOCK:
-            local = {name for name in list(sys.modules) if "." not in name and self.finder.find_spec(name) is not None}
+            if self.inside:
+                yield
+                return
+            beside = {Path(entry).stem for entry in os.listdir(self.finder.folder)}
+            local = {name for name in beside if name in sys.modules and self.finder.find_spec(name) is not None}
             hidden = {name: m for name, m in list(sys.modules.items()) if name.partition(".")[0] in local}
             for name in hidden:
                 del sys.modules[name]
             sys.modules.update(self.modules)
             sys.meta_path.insert(0, self.finder)
+            self.inside = True
             try:
                 yield
             finally:
+                self.inside = False
                 sys.meta_path.remove(self.finder)
                 for name, module in list(sys.modules.items()):
                     if name in self.modules or (isinstance(module, ModuleType) and self.finder.owns(module)):
