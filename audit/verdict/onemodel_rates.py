@@ -2,9 +2,9 @@
 
 Every record is judged at a threshold that was set on records disjoint from it. Where no calibration records are given,
 the holdout serves twice: it is dealt into two halves, each half is judged at the other's threshold, and so is half of
-the forget records. Compared with setting half of the holdout aside this doubles what both the threshold and the realised
-false-alarm rate rest on; the two halves' errors cancel in the realised rate, whose exact binomial interval then is the
-right one for the mean of both thresholds' true rates.
+the forget records. Compared with setting half of the holdout aside this doubles what both the threshold and the
+realised false-alarm rate rest on; the two halves' errors cancel in the realised rate, whose exact interval then
+is the right one for the mean of both thresholds' true rates.
 """
 
 import math
