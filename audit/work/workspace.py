@@ -1,0 +1,462 @@
+"""The models of an audit and their answers: what is in the store is used, what is missing is computed and kept.
+
+Every model commits on its own, as soon as it exists. To resume is to ask the same again.
+"""
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mnemoscope.audit.answers.protocols import check_needs
+from mnemoscope.audit.answers.views import Need
+from mnemoscope.audit.errors import AuditError, InvalidInput, StaleArtifact
+from mnemoscope.audit.models.data import DeviceData
+from mnemoscope.audit.models.recipes import Recipe, Runtime
+from mnemoscope.audit.models.stacking import choose_stack
+from mnemoscope.audit.records.design import Design, Role
+from mnemoscope.audit.rng import child_seed
+from mnemoscope.audit.verdict.result import Cost
+from mnemoscope.audit.work.engines import Engine, SerialEngine, Task
+from mnemoscope.audit.work.keys import Json, canonical_json, content_key, ids_digest, plain_json
+from mnemoscope.audit.work.store import Entry, Store
+from mnemoscope.audit.work.tasks import (
+    ANSWERS_VERSION,
+    COMPUTED,
+    LOGITS,
+    SEEN,
+    STACK_VERSION,
+    TRAIN_VERSION,
+    UNLEARN_VERSION,
+    Bench,
+    InferAnswers,
+    TrainGroup,
+    UnlearnModel,
+    describe_method,
+    platform_parts,
+    weights_digest,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mnemoscope.audit.models.protocol import UnlearningMethod
+    from mnemoscope.audit.models.subject import Subject
+    from mnemoscope.audit.records.datasets import Dataset
+
+__all__ = ["ModelOrder", "ModelRef", "Progress", "Workspace"]
+
+IN_MEMORY = 1 << 31
+"""Bytes of answers held in memory; more of them are a file of the store's disk, mapped."""
+
+FleetName = Literal["before", "retrained"]
+Replica = Literal["A", "B", "C"]
+TRAINED_ON = {
+    "before": (Role.BACKGROUND, Role.KEPT, Role.FORGOTTEN),
+    "retrained": (Role.BACKGROUND, Role.KEPT),
+}
+
+Progress = Callable[[str, int, int], None]
+"""Told (step, tasks done, tasks in total) as work goes on."""
+
+
+def no_progress(step: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """One model in the store.
+
+    Attributes:
+        fleet: "before", "retrained A", or the name of a subject.
+        index: the model's number in the design.
+        key: its key.
+        weights: hex sha256 of its weights; None where only its answers were adopted.
+        seconds: time it took to make, when it was made.
+        provenance: "computed" or "adopted".
+    """
+
+    fleet: str
+    index: int
+    key: str
+    weights: str | None
+    seconds: float
+    provenance: str
+
+
+@dataclass(frozen=True, eq=False)
+class ModelOrder:
+    """One model that must exist: what it is trained on, and the key it will have.
+
+    Attributes:
+        fleet: "before", "retrained A", ...
+        index: the model's number in the design.
+        ids: (k,) int64 training ids, ascending.
+        forget: (f,) int64 ids that will be, or were, forgotten.
+        seed: of the training.
+        key: its key.
+        inputs: what the key is made of.
+        group: which stack it is trained in, and the place there.
+    """
+
+    fleet: str
+    index: int
+    ids: NDArray[np.int64]
+    forget: NDArray[np.int64]
+    seed: int
+    key: str
+    inputs: dict[str, Json]
+    group: int
+
+
+class Workspace:
+    """Trains, unlearns and asks; keeps everything in a store.
+
+    Args:
+        store: where finished work is.
+        dataset: the records.
+        design: their roles.
+        recipe: how models are trained.
+        runtime: device, threads.
+        seed: root of all randomness.
+        progress: told of steps.
+        subject: the user's own model definition, for a recipe of architecture "subject".
+        engine: who computes; this process by default.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        dataset: "Dataset",
+        design: Design,
+        recipe: Recipe,
+        *,
+        runtime: Runtime,
+        seed: int,
+        progress: Progress | None = None,
+        subject: "Subject | None" = None,
+        engine: Engine | None = None,
+    ) -> None:
+        self.store, self.dataset, self.design, self.recipe = store, dataset, design, recipe
+        self.runtime, self.seed = runtime, seed
+        self._progress = progress or no_progress
+        self._engine = engine or SerialEngine()
+        self._bench = Bench(store, dataset, recipe, runtime, subject)
+        self._costs: dict[str, Cost] = {}
+        self._fleets: dict[str, tuple[ModelRef, ...]] = {}
+
+    # -- what is to be there ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _common(self) -> dict[str, Json]:
+        return {"data": self.dataset.digest, **platform_parts(self.runtime)}
+
+    @cached_property
+    def stack(self) -> int:
+        """How many models are trained together: given, or measured once and kept in the store."""
+        sizes = [self.design.records(k, *TRAINED_ON["before"]).size for k in range(self.design.n_models)]
+        if self.runtime.stack is not None:
+            return choose_stack(self.recipe, self._bench.data, sizes, runtime=self.runtime)
+        parts = {**self._common, "recipe": plain_json(self.recipe.key_parts()), "models": len(sizes)}
+        key = content_key("stack", STACK_VERSION, parts)
+        entry = self.store.get(key)
+        if entry is None:
+            self._progress("choose the stack size", 0, 1)
+            chosen = choose_stack(self.recipe, self._bench.data, sizes, runtime=self.runtime)
+            # When another process measured at the same time, the first commit stands for both.
+            entry = self.store.put(key, {}, inputs=parts, meta={"kind": "stack", "stack": chosen})
+            self._progress("choose the stack size", 1, 1)
+        return int(str(entry.meta["stack"]))
+
+    def orders(self, fleet: FleetName, *, replica: Replica = "A") -> tuple[ModelOrder, ...]:
+        """Return what each model of a trained fleet is made of, and its key.
+
+        Args:
+            fleet: "before" (trained on background, kept and forgotten records) or "retrained" (without the forgotten).
+            replica: which seeds.
+        """
+        if fleet not in TRAINED_ON:
+            raise InvalidInput(f"fleet={fleet!r} is unknown; trained fleets are 'before' and 'retrained'")
+        name = fleet if (fleet, replica) == ("before", "A") else f"{fleet} {replica}"
+        count = self.design.n_models
+        ids = [self.design.records(k, *TRAINED_ON[fleet]) for k in range(count)]
+        forget = [self.design.records(k, Role.FORGOTTEN) for k in range(count)]
+        seeds = [child_seed(self.seed, "train", fleet, replica, k) for k in range(count)]
+        parts: list[dict[str, Json]] = [
+            {
+                **self._common,
+                "recipe": plain_json(self.recipe.key_parts()),
+                "ids": ids_digest(ids[k]),
+                "seed": seeds[k],
+            }
+            for k in range(count)
+        ]
+        orders: dict[int, ModelOrder] = {}
+        for number, members in enumerate(self._groups([int(i.size) for i in ids])):
+            # Bits depend on who shares a stack: its composition is part of every member's key.
+            together = hashlib.sha256(canonical_json([[parts[k]["ids"], seeds[k]] for k in members])).hexdigest()
+            for place, k in enumerate(members):
+                stack: Json = None if len(members) == 1 else {"size": len(members), "members": together, "place": place}
+                inputs = {**parts[k], "stack": stack}
+                key = content_key("train", TRAIN_VERSION, inputs)
+                orders[k] = ModelOrder(name, k, ids[k], forget[k], seeds[k], key, inputs, number)
+        return tuple(orders[k] for k in range(count))
+
+    def _groups(self, sizes: list[int]) -> list[list[int]]:
+        by_size: dict[int, list[int]] = {}
+        for index, size in enumerate(sizes):
+            by_size.setdefault(size, []).append(index)
+        step = self.stack
+        return [group[at : at + step] for group in by_size.values() for at in range(0, len(group), step)]
+
+    # -- models -------------------------------------------------------------------------------------------------------
+
+    def fleet(self, name: FleetName, *, replica: Replica = "A") -> tuple[ModelRef, ...]:
+        """Return a trained fleet, one model for each of the design, training what the store does not hold.
+
+        Args:
+            name: "before" or "retrained".
+            replica: "A" the reference, "B" the negative control, "C" the subject: other seeds, same records.
+
+        Raises:
+            AuditError: the optimiser saw other records than the design says; training diverged; out of memory.
+            StoreError: the store cannot be written; models committed before stay.
+        """
+        orders = self.orders(name, replica=replica)
+        label = orders[0].fleet
+        if label in self._fleets:
+            return self._fleets[label]
+        missing = {order.key for order in orders if self.store.get(order.key) is None}
+        tasks: list[tuple[Task, int]] = []
+        for number in sorted({order.group for order in orders if order.key in missing}):
+            group = [order for order in orders if order.group == number]
+            task = TrainGroup(
+                tuple(order.key for order in group),
+                tuple(order.ids for order in group),
+                tuple(order.seed for order in group),
+                tuple(order.inputs for order in group),
+                tuple({"fleet": order.fleet, "model": order.index} for order in group),
+            )
+            tasks.append((task, sum(order.key in missing for order in group)))
+        self._run(f"train {label}", tasks, len(orders))
+        self._fleets[label] = tuple(self._ref(order.fleet, order.index, order.key) for order in orders)
+        return self._fleets[label]
+
+    def unlearned(self, name: str, method: "UnlearningMethod") -> tuple[ModelRef, ...]:
+        """Return the fleet "before" after a method forgot each model's FORGOTTEN records.
+
+        Args:
+            name: the subject's name, for people; equal methods of two names are computed once.
+            method: what deletes.
+
+        Raises:
+            MissingNeed: the method needs more than the forgotten and the retained records.
+            AuditError: it returned something else than a model of the same architecture.
+        """
+        check_needs([(method.name, method.needs)], Need.FORGET_DATA | Need.RETAIN_DATA)
+        parents = self.fleet("before")
+        about = describe_method(method)
+        keys: list[str] = []
+        tasks: list[tuple[Task, int]] = []
+        for parent in parents:
+            forget = self.design.records(parent.index, Role.FORGOTTEN)
+            retain = self.design.records(parent.index, Role.BACKGROUND, Role.KEPT)
+            seed = child_seed(self.seed, "unlearn", method.name, parent.index)
+            inputs: dict[str, Json] = {
+                **self._common,
+                "recipe": plain_json(self.recipe.key_parts()),
+                "parent": parent.key,
+                "parent_weights": parent.weights,
+                "method": about,
+                "forget": ids_digest(forget),
+                "retain": ids_digest(retain),
+                "seed": seed,
+            }
+            key = content_key("unlearn", UNLEARN_VERSION, inputs)
+            keys.append(key)
+            if self.store.get(key) is None:
+                label: dict[str, Json] = {"fleet": name, "model": parent.index}
+                tasks.append((UnlearnModel(key, parent.key, method, forget, retain, seed, inputs, label), 1))
+        self._run(f"unlearn {name}", tasks, len(keys))
+        self._fleets[name] = tuple(
+            self._ref(name, parent.index, key) for parent, key in zip(parents, keys, strict=True)
+        )
+        return self._fleets[name]
+
+    def model(self, ref: ModelRef) -> "nn.Module":
+        """Return a model of the store in eval mode, on the device; new on every call."""
+        return self._bench.load_model(ref.key)
+
+    def _ref(self, fleet: str, index: int, key: str) -> ModelRef:
+        entry = self._entry(key)
+        seconds = float(str(entry.meta.get("seconds", 0.0)))
+        return ModelRef(fleet, index, key, weights_digest(entry), seconds, str(entry.meta.get("provenance")))
+
+    def _entry(self, key: str) -> Entry:
+        entry = self.store.get(key)
+        if entry is None:
+            raise StaleArtifact(f"entry {key[:12]} is not in the store any more; run the same command again")
+        return entry
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def answers_key(
+        self, model: str, weights: str | None, ids: NDArray[np.int64], queries: Sequence[str]
+    ) -> tuple[str, dict[str, Json]]:
+        """Return the key of one model's answers and what it is made of."""
+        inputs: dict[str, Json] = {
+            "data": self.dataset.digest,
+            "ids": ids_digest(ids),
+            "queries": list(queries),
+            "model": model,
+        }
+        if weights is not None:  # answers that were adopted without weights are what they are on any machine
+            inputs |= {"weights": weights, "batch": self.runtime.inference_batch, **self._common}
+        return content_key("answers", ANSWERS_VERSION, inputs), inputs
+
+    def answers(
+        self, models: Sequence[ModelRef], ids: NDArray[np.int64], queries: Sequence[str] = ("identity",)
+    ) -> NDArray[np.float32]:
+        """Return the models' logits, asking those whose answers the store does not hold.
+
+        Args:
+            models: m models.
+            ids: (n,) int64 record ids, in any order.
+            queries: q fixed variations.
+
+        Returns:
+            (m, n, q, c) float32, read-only; a file mapped into memory where it would take more than 2 GB.
+        """
+        if not models:
+            raise InvalidInput("models is empty; give at least one model")
+        ids = np.asarray(ids, np.int64)
+        keys: list[str] = []
+        tasks: list[tuple[Task, int]] = []
+        for model in models:
+            key, inputs = self.answers_key(model.key, model.weights, ids, queries)
+            keys.append(key)
+            if self.store.get(key) is None:
+                if model.weights is None:
+                    raise AuditError(
+                        f"model {model.index} of {model.fleet!r} was adopted as answers on other records or "
+                        "queries; export the orders again with this plan and adopt what they ask for"
+                    )
+                label: dict[str, Json] = {"fleet": model.fleet, "model": model.index}
+                tasks.append((InferAnswers(key, model.key, ids, tuple(queries), inputs, label), 1))
+        self._run(f"ask {models[0].fleet}", tasks, len(keys))
+        first = self._entry(keys[0]).array(LOGITS)
+        shape = (len(keys), *first.shape)
+        if int(np.prod(shape)) * 4 <= IN_MEMORY:
+            logits: NDArray[np.float32] = np.empty(shape, np.float32)
+        else:
+            path = (
+                self.store.scratch
+                / f"answers-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:16]}-{time.time_ns()}"
+            )
+            logits = np.memmap(path, np.float32, "w+", shape=shape)
+            path.unlink()  # the space is given back when the last array over it is gone
+        for row, key in enumerate(keys):
+            logits[row] = self._entry(key).array(LOGITS)
+        logits.flags.writeable = False
+        return logits
+
+    # -- doing it -----------------------------------------------------------------------------------------------------
+
+    def _run(self, step: str, tasks: list[tuple[Task, int]], total: int) -> None:
+        """Run tasks that each make some of ``total`` pieces; each commits on its own, so an interruption is safe."""
+        todo = sum(count for _, count in tasks)
+        done, begun = total - todo, time.perf_counter()
+        self._progress(step, done, total)
+        pending: dict[Future[tuple[str, ...]], int] = {}
+        try:
+            for task, count in tasks:
+                pending[self._engine.submit(task, self._bench)] = count
+                done += self._settle(step, pending, done, total, block=False)
+            while pending:
+                done += self._settle(step, pending, done, total, block=True)
+        except BaseException:
+            self._engine.close()
+            raise
+        finally:
+            earlier = self._costs.get(step, Cost(step, 0.0))
+            finished = max(0, done - (total - todo))
+            self._costs[step] = replace(
+                earlier,
+                seconds=round(earlier.seconds + time.perf_counter() - begun, 3),
+                computed=earlier.computed + finished,
+                reused=earlier.reused + total - todo,
+            )
+
+    def _settle(
+        self, step: str, pending: dict[Future[tuple[str, ...]], int], done: int, total: int, *, block: bool
+    ) -> int:
+        finished = 0
+        if block:
+            ready, _ = wait(pending, return_when=FIRST_COMPLETED)
+        else:
+            ready = {future for future in pending if future.done()}
+        for future in ready:
+            future.result()
+            finished += pending.pop(future)
+            self._progress(step, done + finished, total)
+        return finished
+
+    @property
+    def device_data(self) -> DeviceData:
+        """The records on the device."""
+        return self._bench.data
+
+    def close(self) -> None:
+        """Let go of the engine's workers."""
+        self._engine.close()
+
+    # -- what it was ------------------------------------------------------------------------------------------------
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """Seconds of each step, with how many pieces were computed now and how many were in the store."""
+        return tuple(self._costs.values())
+
+    def cost_fraction(self, name: str) -> float | None:
+        """Seconds a model of a subject's deletion as a fraction of retraining one (fleet "retrained A"), as recorded.
+
+        None where one of them was not made here, or took no measurable time.
+        """
+        subject, retrained = self._fleets.get(name, ()), self._fleets.get("retrained A", ())
+        if not subject or not retrained or any(ref.provenance != COMPUTED for ref in (*subject, *retrained)):
+            return None
+        spent = float(np.mean([ref.seconds for ref in subject]))
+        full = float(np.mean([ref.seconds for ref in retrained]))
+        return spent / full if full > 0 else None
+
+    def fleet_digest(self, models: Sequence[ModelRef]) -> str:
+        """Return "sha256:..." over the weights (or, where there are none, the keys) of models, in their order."""
+        text = "\n".join(ref.weights or ref.key for ref in models)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def device_name(self) -> str:
+        """The device in words."""
+        device = self.runtime.torch_device()
+        if device.type == "cuda":
+            return f"{torch.cuda.get_device_name(device)} ({device})"
+        return f"{device.type} ({platform.machine()})"
+
+    def seen_ids(self, ref: ModelRef) -> NDArray[np.int64]:
+        """Return the ids that the optimiser saw while a model was trained, ascending, as the trainer recorded them."""
+        entry = self._entry(ref.key)
+        if SEEN not in entry.files:
+            raise AuditError(
+                f"model {ref.index} of {ref.fleet!r} has no record of what its optimiser saw ({ref.provenance})"
+            )
+        seen: NDArray[np.int64] = entry.array(SEEN)
+        return seen
