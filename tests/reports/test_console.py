@@ -1,0 +1,89 @@
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from mnemoscope.audit.verdict.result import Check
+from mnemoscope.reports.console import render_first_screen
+
+ORDER = ("Subject", "Records", "Sanity", "Verdict", "Counts", "Meaning", "Next", "Not run", "Report")
+
+
+def screen(result, *, width: int = 80, terminal: bool = False, path: str | None = "out/report.html") -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=terminal, color_system="standard" if terminal else None)
+    render_first_screen(result, console=console, report_path=path)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("maker", ["result", "all_words", "one_model", "membership", "hostile"])
+def test_order_width_and_plain_text(factory, maker):
+    text = screen(getattr(factory, maker)())
+    lines = text.splitlines()
+    heads = [line[:12].strip() for line in lines if line[:12].strip() in ORDER]
+    assert heads == list(ORDER)
+    assert max(map(len, lines)) <= 80
+    assert text.isascii()
+    assert "\x1b" not in text
+
+
+def test_what_each_part_says(factory):
+    made = factory.one_model()
+    text = " ".join(screen(made).split())
+    subject = made.subjects[0]
+    assert made.data.digest.removeprefix("sha256:")[:12] in text
+    assert "0 exact and 0 near pairs" in text
+    assert "forget 99.9 % ->" in text
+    assert "111 of 600 (18.5 %; 95 % CI 15.5 to 21.8 %)" in text
+    assert subject.verdict.sentence in text
+    assert subject.verdict.meaning in text
+    assert "tier B" in text
+    for entry in made.not_run:
+        assert entry.what in text
+        assert entry.why in text
+
+
+def test_table_has_a_row_for_every_subject(factory):
+    made = factory.result()
+    lines = screen(made).splitlines()
+    for s in made.subjects:
+        row = next(i for i, line in enumerate(lines) if line.startswith(s.name))
+        assert s.verdict.word in lines[row]
+        assert " of 14,400)" in lines[row]
+        assert "95 % CI" in lines[row + 1]
+        assert "(144)" in lines[row + 1]  # the retrained models' count
+
+
+def test_every_word_has_its_next_step(factory):
+    text = " ".join(screen(factory.all_words()).split())
+    assert "an attack with more power" in text
+    assert "Find out why the control failed" in text
+
+
+def test_a_failed_sanity_check_is_shown_with_its_remedy(factory):
+    made = factory.one_model()
+    bad = Check(
+        "sanity",
+        "Better than chance?",
+        "fail",
+        "holdout accuracy 9.8 % with 10 classes",
+        "labels or preprocessing are probably wrong",
+    )
+    text = " ".join(screen(replace(made, data=replace(made.data, checks=(bad,)))).split())
+    assert "FAIL" in text
+    assert "labels or preprocessing are probably wrong" in text
+
+
+def test_terminal_may_be_wider_and_coloured_but_never_obeys_the_result(factory):
+    text = screen(factory.hostile(), width=120, terminal=True)
+    assert "\x1b[2J" not in text
+    assert "\u202e" not in text
+    assert "[bold red]" in text
+    assert "\x1b[1" in screen(factory.result(), terminal=True)
+
+
+def test_a_long_path_is_printed_whole(factory):
+    path = "a/" * 60 + "report.html"
+    assert path in screen(factory.membership(), path=path).splitlines()
+    assert "not written" in screen(factory.membership(), path=None)

@@ -1,0 +1,250 @@
+import ast
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import mnemoscope.reports as package
+from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.reports import phrases
+from mnemoscope.reports.html import render_html, write_report
+from mnemoscope.reports.schema import result_digest
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Collects tags, ids, links and visible text; fails on tags that do not close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack, f"</{tag}> closes nothing"
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.stack:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def parse(html: str) -> Page:
+    page = Page()
+    page.feed(html)
+    page.close()
+    assert not page.stack
+    return page
+
+
+@pytest.fixture(scope="module")
+def page(factory) -> str:
+    return render_html(factory.result())
+
+
+def test_one_file_without_scripts_links_or_network(page):
+    seen = parse(page)
+    names = {tag for tag, _ in seen.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "img", "base", "form"}
+    for _, attrs in seen.tags:
+        for key, value in attrs.items():
+            assert not key.startswith("on")
+            if key in ("href", "src", "xlink:href"):
+                assert value.startswith("#")
+    css = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    assert "url(" not in css
+    assert "@import" not in css
+    assert "default-src 'none'" in page
+
+
+def test_structure(page):
+    seen = parse(page)
+    ids = [a["id"] for _, a in seen.tags if a.get("id")]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"][1:] for t, a in seen.tags if t == "a"}
+    assert targets <= set(ids)
+    levels = [int(t[1]) for t, _ in seen.tags if re.fullmatch("h[1-6]", t)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(a.get("scope") for t, a in seen.tags if t == "th")
+    drawings = [a for t, a in seen.tags if t == "svg" and a.get("aria-hidden") != "true"]
+    assert len(drawings) == 17
+    assert all(a.get("role") == "img" and len(a["aria-label"]) > 40 for a in drawings)
+
+
+def test_order_and_digest(factory, page):
+    text = parse(page).text
+    made = factory.result()
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    names = [f"<bdi>{s.name}</bdi>" for s in made.subjects]
+    assert titles == ["Verdict", "What this can say, and what it cannot", "Records", *names,
+                      "Plan, fixed before the first score", "Cost", "Not run", "Limitations", "Provenance"]  # fmt: skip
+    assert page.index("OUTSIDE BOUND") < page.index("<table") < page.index('id="records"')
+    assert result_digest(made) in text
+
+
+def test_same_result_same_bytes_and_size(factory, page):
+    assert len(page.encode()) < 1_500_000
+    made = factory.membership()
+    assert render_html(made) == render_html(made)
+
+
+@pytest.mark.parametrize("maker", ["all_words", "one_model", "membership"])
+def test_every_word_and_mode_renders(factory, maker):
+    made = getattr(factory, maker)()
+    text = parse(render_html(made, figures=maker != "all_words")).text
+    for s in made.subjects:
+        assert s.verdict.word in text
+        assert s.verdict.meaning in text
+        for reason in s.verdict.reasons:
+            assert reason in text
+        if s.verdict.next_step:
+            assert s.verdict.next_step.removeprefix("What would decide it: ") in text
+    assert "What would decide it: What would" not in text
+    for limitation in made.limitations:
+        assert limitation in text
+
+
+def test_every_estimate_shows_counts_and_interval(factory):
+    made = factory.one_model()
+    text = parse(render_html(made, figures=False)).text
+    tight = text.replace(" ", "")
+    shown = 0
+
+    def check(e: Estimate, kind: str) -> None:
+        nonlocal shown
+        if e.value is None:
+            assert phrases.plain(e.reason, 300).replace(" ", "") in tight
+            return
+        counts = f"{e.k:,} of {e.n:,}" if e.k is not None else f"n = {e.n:,}"
+        block = f"{phrases.amount(e.value, kind)} {phrases.interval(e, kind)} {counts}".replace(" ", "")
+        assert block in tight, block
+        shown += 1
+
+    for s in made.subjects:
+        for f in s.findings:
+            check(f.auc, "score")
+            check(f.balanced_accuracy, "rate")
+            for t in f.tpr:
+                check(t.tpr, "rate")
+                if t.realised_fpr.value is not None:
+                    assert phrases.estimate(t.realised_fpr).replace(" ", "") in tight
+        for e in s.endpoints:
+            check(e.estimate, phrases.kind_of(e))
+        for u in s.utility:
+            check(u.accuracy, "rate")
+            if u.gap_to_retrained is not None:
+                check(u.gap_to_retrained, "difference")
+    assert shown > 50
+
+
+def test_hostile_text_stays_text(factory, tmp_path):
+    made = factory.hostile()
+    html = render_html(made)
+    assert not [t for t, _ in parse(html).tags if t == "script"]
+    assert "\u202e" not in html
+    assert "\x1b" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert re.search(r"A{2001}", html) is None
+
+
+def test_not_assessed_claims_no_rate_on_its_card(factory):
+    """Row 26: a verdict word without power or controls must not stand on a reassuring number."""
+    html = render_html(factory.result([factory.not_assessed()]), figures=False)
+    card = html[html.index('<article class="card') : html.index("</article>")]
+    assert "NOT ASSESSED" in card
+    assert "TPR at" not in card
+
+
+def test_individuals_only_in_the_restricted_edition(factory):
+    made = factory.result([factory.subject("noop")])
+    assert "digits/0017" not in render_html(made, figures=False)
+    assert "digits/0017" in render_html(replace(made, edition="restricted"), figures=False)
+
+
+def test_write_report(factory, tmp_path):
+    made = factory.membership()
+    paths = write_report(made, tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "result.json"]
+    assert result_digest(paths.result.read_bytes()) in paths.html.read_text(encoding="utf-8")
+    blocked = tmp_path / "file"
+    blocked.write_text("x")
+    with pytest.raises(InvalidInput, match="cannot write"):
+        write_report(made, blocked / "out")
+
+
+FORBIDDEN = re.compile(
+    r"\b(complian(t|ce)|certif\w*|anonym\w*|gdpr[- ]?ready|approved|safe|safely|guarante\w*|zero risk|risk[- ]free"
+    r"|deleted|erased|forgotten completely|completely forgotten|proves?|passes article|legal advice|endorsed)\b",
+    re.IGNORECASE,
+)
+
+
+def _strings() -> list[tuple[str, str]]:
+    folder = Path(package.__file__).parent
+    found = [(p.name, p.read_text(encoding="utf-8")) for p in sorted((folder / "templates").iterdir())]
+    for path in sorted(folder.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found += [
+            (path.name, n.value) for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+        ]
+    return found
+
+
+def test_nothing_claims_what_no_attack_can_show():
+    strings = _strings()
+    assert len(strings) > 300
+    hits = [(name, m[0]) for name, text in strings for m in FORBIDDEN.finditer(text)]
+    assert hits == []
+    assert FORBIDDEN.search("This model is GDPR compliant")  # the lint itself can fail
+    assert FORBIDDEN.search("{{ name|safe }}")
+
+
+def test_rendered_pages_claim_nothing_either(factory):
+    for maker in ("all_words", "membership"):
+        text = parse(render_html(getattr(factory, maker)(), figures=False)).text
+        assert FORBIDDEN.findall(text) == []
+
+
+def _tokens(css: str, dark: bool) -> dict[str, str]:
+    block = css[css.index("prefers-color-scheme: dark") :] if dark else css
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block[: block.index("}")]))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_contrast_of_text_and_figures(dark):
+    css = (Path(package.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    c = _tokens(css, dark)
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def ratio(a: str, b: str) -> float:
+        high, low = sorted((luminance(c[a]), luminance(c[b])), reverse=True)
+        return (high + 0.05) / (low + 0.05)
+
+    for text in ("ink", "muted", "link", "within", "outside", "open", "none"):
+        for ground in ("paper", "card", "tint"):
+            assert ratio(text, ground) >= 4.5, (text, ground)
+    for line in ("fig-before", "fig-after", "fig-retrained", "fig-no-op", "fig-within", "fig-ink"):
+        assert ratio(line, "card") >= 3, line
