@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mnemoscope.reports.figures import BoundRow, RateRow, RocLine, ScorePanel
+from mnemoscope.reports.figures import DELETION, BoundRow, Groups, RateRow, RocLine, ScorePanel
 from mnemoscope.reports.phrases import percent
 
 __all__ = ["bounds_alt", "distributions_alt", "rates_alt", "roc_alt"]
@@ -30,11 +30,11 @@ def _middle(edges: Sequence[float], counts: Sequence[int]) -> float:
     return edges[-1]
 
 
-def distributions_alt(panels: Sequence[ScorePanel]) -> str:
+def distributions_alt(panels: Sequence[ScorePanel], groups: Groups = DELETION) -> str:
     """The middle score of both groups in every panel."""
     parts = [
-        f"{p.role}: middle score {_middle(p.edges, p.in_counts):.2f} of {sum(p.in_counts):,} forgotten and "
-        f"{_middle(p.edges, p.out_counts):.2f} of {sum(p.out_counts):,} never-seen trials"
+        f"{p.role}: middle score {_middle(p.edges, p.in_counts):.2f} of {sum(p.in_counts):,} {groups[0]} and "
+        f"{_middle(p.edges, p.out_counts):.2f} of {sum(p.out_counts):,} {groups[1]} trials"
         for p in panels
     ]
     return "Histograms of attack scores. " + "; ".join(parts) + "."

@@ -65,7 +65,8 @@ def _bound(result: AuditResult, subject: Subject) -> float | None:
 def _rates(result: AuditResult, subject: Subject, key: str) -> Drawn | None:
     h, bound = headline(result, subject), _bound(result, subject)
     rows = [_rate_row(role, role, h.of(role)) for role in ROLE_ORDER if h.of(role).value is not None]
-    if h.over.value is not None:
+    both_tails = h.over.value is not None and result.mode != "membership"
+    if both_tails:
         rows.append(_rate_row("after, over-forgotten tail", "after", h.over, hollow=True))
     if not rows:
         return None
@@ -81,7 +82,7 @@ def _rates(result: AuditResult, subject: Subject, key: str) -> Drawn | None:
     table: list[tuple[str, ...]] = [
         (role, phrases.estimate(h.of(role))) for role in ROLE_ORDER if h.of(role).value is not None
     ]
-    if h.over.value is not None:
+    if both_tails:
         table.append(("after, over-forgotten tail", phrases.estimate(h.over)))
     method = h.after.ci.method if h.after.ci is not None else "not given"
     return Drawn(
@@ -89,6 +90,10 @@ def _rates(result: AuditResult, subject: Subject, key: str) -> Drawn | None:
         svg.inline(svg.svg(lambda: figures.rates(rows, bound=bound)), key=key, alt=alt.rates_alt(rows, bound)),
         ("models", "records picked out"), tuple(table),
     )  # fmt: skip
+
+
+def _groups(result: AuditResult) -> figures.Groups:
+    return ("member", "non-member") if main_game(result) == "membership" else figures.DELETION
 
 
 def _roc(result: AuditResult, subject: Subject, key: str, attack: str | None = None) -> Drawn | None:
@@ -109,16 +114,17 @@ def _roc(result: AuditResult, subject: Subject, key: str, attack: str | None = N
         for c in curves
         for i in range(0, len(c.fpr), step)
     )  # fmt: skip
+    groups = _groups(result)
     caption = (
-        f"Forgotten (n = {curves[0].n_in:,}) against never-seen (n = {curves[0].n_out:,}) trials, residual tail; bands "
-        "are pointwise 95 % intervals. Left of 8/n the false positive rate is not known well enough (grey). Chance is "
-        "the diagonal."
+        f"{groups[0].capitalize()} (n = {curves[0].n_in:,}) against {groups[1]} (n = {curves[0].n_out:,}) trials, "
+        "residual tail; bands are pointwise 95 % intervals. Left of 8/n the false positive rate is not known well "
+        "enough (grey). Chance is the diagonal."
     )
-    if main_game(result) == "membership":
-        caption = caption.replace("Forgotten", "Members").replace("never-seen", "non-member")
     return Drawn(
         key, title, caption,
-        svg.inline(svg.svg(lambda: figures.roc(lines, alpha=alpha)), key=key, alt=alt.roc_alt(lines, alpha)),
+        svg.inline(
+            svg.svg(lambda: figures.roc(lines, alpha=alpha, groups=groups)), key=key, alt=alt.roc_alt(lines, alpha)
+        ),
         ("models", "FPR", "TPR", "band"), rows,
     )  # fmt: skip
 
@@ -138,11 +144,14 @@ def _distributions(result: AuditResult, subject: Subject, key: str) -> Drawn | N
         for i in range(len(p.in_counts))
         if p.in_counts[i] or p.out_counts[i]
     )
-    groups = "members and non-members" if game == "membership" else "forgotten and never-seen trials"
+    groups = _groups(result)
     return Drawn(
-        key, f"Scores of {attack} for {groups}",
+        key, f"Scores of {attack} for {groups[0]} and {groups[1]} trials",
         "Share of each group in each bin; where both outlines lie on each other, the attack sees no difference.",
-        svg.inline(svg.svg(lambda: figures.distributions(panels)[0]), key=key, alt=alt.distributions_alt(panels)),
+        svg.inline(
+            svg.svg(lambda: figures.distributions(panels, groups=groups)[0]), key=key,
+            alt=alt.distributions_alt(panels, groups),
+        ),
         ("models", "score", "in", "out"), rows,
     )  # fmt: skip
 

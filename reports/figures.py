@@ -55,6 +55,9 @@ STYLES: dict[str, Style] = {
 }
 """The reddish purple is a shade darker than the palette's, to keep 3:1 on white with thin lines."""
 
+Groups = tuple[str, str]
+DELETION: Groups = ("forgotten", "never-seen")
+
 WIDTH = 4.1
 """Inches; with type of 9 points it can still be read on a phone, where the page is about as wide."""
 
@@ -181,12 +184,15 @@ def _spread(positions: Sequence[float], least: float, top: float) -> list[float]
     return placed
 
 
-def roc(lines: Sequence[RocLine], *, alpha: float | None = None, ax: "Axes | None" = None) -> "Axes":
+def roc(
+    lines: Sequence[RocLine], *, alpha: float | None = None, groups: Groups = DELETION, ax: "Axes | None" = None
+) -> "Axes":
     """Draw a log-log ROC with bands, chance, the FPR of the endpoints, and the region that the counts cannot carry.
 
     Args:
         lines: curves; drawn in the given order.
         alpha: FPR of the endpoints, marked by a vertical line; None leaves it out.
+        groups: what the in and out records are called.
         ax: axes to draw on; None makes new ones.
 
     Returns:
@@ -206,7 +212,7 @@ def roc(lines: Sequence[RocLine], *, alpha: float | None = None, ax: "Axes | Non
         ax.text(
             left * 1.08,
             0.97,
-            "too few\nnever-seen",
+            f"too few\n{groups[1]}",
             fontsize=7.5,
             color=MUTED,
             va="top",
@@ -228,7 +234,7 @@ def roc(lines: Sequence[RocLine], *, alpha: float | None = None, ax: "Axes | Non
         ax.text(alpha, 1.02, f"FPR {percent(alpha)}", fontsize=8, color=INK, ha="center", va="bottom",
                 transform=ax.get_xaxis_transform())  # fmt: skip
     _label_lines(ax, lines, anchor, left)
-    ax.set_xlabel("False positive rate: never-seen records called forgotten")
+    ax.set_xlabel(f"False positive rate: {groups[1]} records called {groups[0]}")
     ax.set_ylabel("True positive rate")
     ax.set_aspect("equal", adjustable="box")
     for axis in (ax.xaxis, ax.yaxis):
@@ -253,11 +259,14 @@ def _label_lines(ax: "Axes", lines: Sequence[RocLine], anchor: float, left: floa
         )  # fmt: skip
 
 
-def distributions(panels: Sequence[ScorePanel], *, axes: "Sequence[Axes] | None" = None) -> "Sequence[Axes]":
+def distributions(
+    panels: Sequence[ScorePanel], *, groups: Groups = DELETION, axes: "Sequence[Axes] | None" = None
+) -> "Sequence[Axes]":
     """Draw in and out score histograms, one panel a set of models, on one common score axis.
 
     Args:
         panels: at least one; shares of each group are drawn, so that unequal group sizes compare.
+        groups: what the in and out records are called.
         axes: one for each panel; None makes new ones.
 
     Returns:
@@ -274,8 +283,8 @@ def distributions(panels: Sequence[ScorePanel], *, axes: "Sequence[Axes] | None"
         edges = np.asarray(panel.edges, np.float64)
         shares = [np.asarray(c, np.float64) / max(sum(c), 1) for c in (panel.in_counts, panel.out_counts)]
         ax.stairs(shares[0], edges, fill=True, color=style.colour, alpha=0.35, lw=0)
-        ax.stairs(shares[0], edges, color=style.colour, lw=1.4, label="forgotten" if i == 0 else None)
-        ax.stairs(shares[1], edges, color=INK, lw=1.1, ls=(0, (3, 1.5)), label="never seen" if i == 0 else None)
+        ax.stairs(shares[0], edges, color=style.colour, lw=1.4, label=groups[0] if i == 0 else None)
+        ax.stairs(shares[1], edges, color=INK, lw=1.1, ls=(0, (3, 1.5)), label=groups[1] if i == 0 else None)
         ax.set_ylim(0, max(float(s.max()) for s in shares) * 1.12 or 1.0)
         ax.set_yticks([])
         counts = f"{sum(panel.in_counts):,} in, {sum(panel.out_counts):,} out"

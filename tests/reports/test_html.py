@@ -123,6 +123,13 @@ def test_every_word_and_mode_renders(factory, maker):
         assert limitation in text
 
 
+def test_a_membership_audit_speaks_of_members_only(factory):
+    html = render_html(factory.membership())
+    figures = " ".join(re.findall(r"<figure.*?</figure>", html, re.DOTALL))
+    assert "non-member" in figures
+    assert "forgotten" not in figures.lower()
+
+
 def test_every_estimate_shows_counts_and_interval(factory):
     made = factory.one_model()
     text = parse(render_html(made, figures=False)).text
