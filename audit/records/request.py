@@ -152,7 +152,7 @@ def _of_class(dataset: Dataset, name: str) -> Ids:
             f"class:{name} is unknown{nearest(name, dataset.classes)}; classes of {dataset.name}: "
             f"{some(dataset.classes, 12)}"
         )
-    return dataset.ids[dataset.labels == label]
+    return np.flatnonzero(dataset.labels == label)
 
 
 def _by_id(dataset: Dataset, words: Sequence[str]) -> Ids:
@@ -202,9 +202,10 @@ def _mixed(dataset: Dataset, words: Sequence[str], source: str) -> Ids:
             unknown.append(word)
     if unknown:
         shown = source if len(source) < 60 else source[:57] + "..."
+        known = [f"class:{unknown[0]}"] if unknown[0] in dataset.classes else dataset.keys
         raise InvalidInput(
             f"{shown}: {len(unknown)} of {len(words)} are neither keys nor ids of {dataset.name}: "
-            f"{some(unknown)}{nearest(unknown[0], dataset.keys)}; allowed: {FORMS}"
+            f"{some(unknown)}{nearest(unknown[0], known)}; allowed: {FORMS}"
         )
     return np.array(found, np.int64)
 
