@@ -179,7 +179,7 @@ def plan_check(plan: str | Path, *, store: str | Path = STORE) -> str:
         MissingNeed: attacks lack something, all of it listed.
     """
     from mnemoscope.audit.work.plan import load_plan
-    from mnemoscope.pipeline import check_plan
+    from mnemoscope.planning import check_plan
 
     return check_plan(load_plan(Path(plan)), store=store)
 
@@ -189,16 +189,27 @@ def export(
 ) -> str:
     """Write one work order per model of a plan; returns a sentence that says how many, and what to do next."""
     from mnemoscope.audit.work.plan import load_plan
-    from mnemoscope.pipeline import export_orders
+    from mnemoscope.planning import export_orders
 
-    return export_orders(load_plan(Path(plan)), Path(folder), store=store, progress=progress or Quiet())
+    made = export_orders(load_plan(Path(plan)), Path(folder), store=store, progress=progress or Quiet())
+    return (
+        f"{len(made.orders)} work orders in {made.folder}; {made.present} models were in the store already. "
+        f"Put what is made beside each order, under its name, then `mnemoscope adopt {made.folder}`"
+    )
 
 
-def adopt(folder: str | Path, *, store: str | Path = STORE, progress: Progress | None = None) -> str:
-    """Take back checkpoints or logits made elsewhere; returns a sentence that says what was taken."""
-    from mnemoscope.pipeline import adopt_orders
+def adopt(folder: str | Path, *, store: str | Path = STORE) -> str:
+    """Take back checkpoints or logits made elsewhere; returns a sentence that says what was taken.
 
-    return adopt_orders(Path(folder), store=store, progress=progress or Quiet())
+    Raises:
+        InvalidInput: anything in the folder that does not fit its order; nothing was taken then.
+    """
+    from mnemoscope.audit.work.exchange import adopt as take
+    from mnemoscope.audit.work.store import Store
+
+    took = take(Path(folder), Store(store))
+    said = f"took weights of {len(took.weights)} models and answers of {len(took.answers)}"
+    return "\n".join([f"{said}; {len(took.present)} were there already, {len(took.waiting)} are missing", *took.notes])
 
 
 def list_plugins(kind: str) -> list[tuple[str, str]]:

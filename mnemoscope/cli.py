@@ -229,8 +229,7 @@ def adopt(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Take back checkpoints or logits made elsewhere, checked by digest and shape."""
-    with progress_for() as progress:
-        typer.echo(api.adopt(folder, store=store, progress=progress))
+    typer.echo(api.adopt(folder, store=store))
 
 
 @plan_app.command("new")

@@ -1,7 +1,10 @@
 """Write real images as an image folder, one folder a class, and draw which are to be forgotten and which held out.
 
-python images.py --source digits --n 1797 --forget 500 --holdout 500 --out work
-python images.py --source cifar10 --data-root DIR --n 4000 --forget 600 --holdout 600 --out work
+python images.py --source digits --label-noise 0.3 --forget 450 --holdout 450 --out work
+python images.py --source cifar10 --data-root DIR --n 2400 --forget 600 --holdout 600 --out work
+
+A network this size learns clean digits without memorising them. Wrong labels, as real collections have them, can only
+be memorised, so with `--label-noise` there is something to forget.
 """
 
 import argparse
@@ -32,13 +35,16 @@ def main() -> None:
     parser.add_argument("--source", choices=("digits", "mnist", "cifar10"), default="digits")
     parser.add_argument("--data-root")
     parser.add_argument("--n", type=int, default=1797)
-    parser.add_argument("--forget", type=int, default=500)
-    parser.add_argument("--holdout", type=int, default=500)
+    parser.add_argument("--forget", type=int, default=450)
+    parser.add_argument("--holdout", type=int, default=450)
+    parser.add_argument("--label-noise", type=float, default=0.0, help="share of images put into a random class")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     images, labels = load(args.source, args.data_root)
-    chosen = np.random.default_rng(args.seed).permutation(labels.size)[: args.n]
+    rng = np.random.default_rng(args.seed)
+    chosen = rng.permutation(labels.size)[: args.n]
+    labels = np.where(rng.random(labels.size) < args.label_noise, rng.integers(0, 10, labels.size), labels)
     keys = []
     for number in chosen:
         key = f"{labels[number]}/{number:05d}.png"

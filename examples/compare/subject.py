@@ -12,7 +12,6 @@ def model() -> nn.Module:
 
     return nn.Sequential(
         block(3, 32),
-        block(32, 32),
         nn.MaxPool2d(2),
         block(32, 64),
         nn.AdaptiveAvgPool2d(4),

@@ -1,0 +1,114 @@
+"""Before any work: what a plan will train and how long it takes, and work orders for training it elsewhere."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mnemoscope.audit.records.design import Role
+from mnemoscope.audit.work.plan import Plan
+from mnemoscope.pipeline import DEFAULT_SUBJECTS, PreparedAudit
+from mnemoscope.progress import Progress
+
+if TYPE_CHECKING:
+    from mnemoscope.audit.work.exchange import ExportReport
+    from mnemoscope.audit.work.workspace import Workspace
+
+__all__ = ["check_plan", "export_orders"]
+
+TRIAL_STEPS = 8
+FLEETS = (("before", "A"), ("retrained", "A"), ("retrained", "B"))
+
+
+def _open(prepared: PreparedAudit) -> "Workspace":
+    from mnemoscope.audit.work.workspace import Workspace
+
+    plan = prepared.plan
+    assert prepared.store is not None
+    return Workspace(
+        prepared.store,
+        prepared.dataset,
+        prepared.design,
+        plan.build_recipe(),
+        runtime=plan.build_runtime(),
+        seed=plan.seed,
+        progress=prepared.progress.step,
+        subject=plan.load_subject(),
+    )
+
+
+def check_plan(plan: Plan, *, store: str | Path, progress: Progress | None = None) -> str:
+    """Describe what a plan will do; nothing is trained but a few steps to measure the time.
+
+    Raises:
+        InvalidInput: an entry that is not allowed, or a data set with too few records.
+        MissingNeed: attacks that lack something, all listed.
+    """
+    from mnemoscope.audit.work.plan import load_method
+    from mnemoscope.audit.work.store import Store
+    from mnemoscope.unlearning import METHODS
+    from mnemoscope.unlearning.retrain import Retrain
+
+    prepared = PreparedAudit(plan, store=Store(store), progress=progress)
+    subjects = plan.subjects or DEFAULT_SUBJECTS
+    methods = [load_method(subject, METHODS, folder=plan.folder) for subject in subjects]
+    fleets = len(FLEETS) + any(isinstance(method, Retrain) for method in methods)
+    design = prepared.design
+    each = _seconds_a_model(prepared)
+    todo = fleets * design.n_models
+    chosen = "none: the counts bear no rate" if prepared.alpha is None else f"{prepared.alpha:g}"
+    lines = [
+        f"plan        {plan.name}, digest {plan.digest}",
+        f"data        {prepared.dataset.name}: {prepared.dataset.ids.size:,} records, "
+        f"{len(prepared.dataset.classes)} classes",
+        "roles       " + ", ".join(f"{role.name.lower()} {n:,}" for role, n in _counts(prepared)) + " in model 0",
+        f"to train    {fleets} fleets of {design.n_models} models: {todo}; then {len(subjects)} ways of deleting: "
+        + ", ".join(subject.name for subject in subjects),
+        f"time        about {each:.2g} s a model one by one, so at most {todo * each / 60:.1f} min for the fleets, "
+        "less where models are trained together or in the store already; the methods come on top",
+        f"attacks     {', '.join(attack.name for attack in prepared.attacks)}; primary: {prepared.primary}",
+        "power       " + ", ".join(f"{p.value:.2f} at alpha {p.alpha:g}" for p in prepared.powers),
+        f"alpha       {chosen}",
+    ]
+    return "\n".join(lines)
+
+
+def _counts(prepared: PreparedAudit) -> list[tuple[Role, int]]:
+    first = prepared.design.role[0]
+    return [(role, n) for role in Role if (n := int((first == role).sum()))]
+
+
+def _seconds_a_model(prepared: PreparedAudit) -> float:
+    """Seconds that training one model takes, from a few steps."""
+    from mnemoscope.audit.models.training import fit, fresh_model
+
+    workspace = _open(prepared)
+    recipe, data, runtime = workspace.recipe, workspace.device_data, workspace.runtime
+    ids = prepared.design.records(0, Role.BACKGROUND, Role.KEPT, Role.FORGOTTEN)
+    module = fresh_model(recipe, data, seed=0)
+    steps = -(-ids.size // recipe.batch_size) * recipe.epochs
+
+    def seconds(count: int) -> float:
+        begun = time.perf_counter()
+        fit(module, recipe, data, ids, seed=0, runtime=runtime, max_steps=count)
+        return time.perf_counter() - begun
+
+    seconds(1)  # what happens once in a process is no part of a model's time
+    return max(seconds(1 + TRIAL_STEPS) - seconds(1), 0.0) / TRIAL_STEPS * steps
+
+
+def export_orders(plan: Plan, folder: Path, *, store: str | Path, progress: Progress | None = None) -> "ExportReport":
+    """Write one work order for each model of a plan's fleets that the store does not hold.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    from mnemoscope.audit.work.exchange import export_plan
+    from mnemoscope.audit.work.store import Store
+
+    prepared = PreparedAudit(plan, store=Store(store), progress=progress)
+    design = prepared.design
+    # The order in which an audit asks its models: an adopted logits file stands in for exactly these answers.
+    asked = np.concatenate([design.audited, design.records(0, Role.POPULATION), design.records(0, Role.TEST)])
+    return export_plan(_open(prepared), folder, ids=asked, queries=plan.attacks.queries)
