@@ -27,10 +27,13 @@ def read_arrays(path: Path) -> Raw:
         InvalidInput: no ``.npz`` file, missing entries, lengths that differ, objects instead of numbers.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        # Opened here, because np.load leaves the file open when it is no zip file.
+        with path.open("rb") as handle:
+            loaded = np.load(handle, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
                 raise InvalidInput(f"{path}: holds one bare array; save both with np.savez(path, x=x, y=y)")
-            return _from_entries(path, file)
+            with loaded as file:
+                return _from_entries(path, file)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidInput(f"{path}: cannot be read as .npz ({error})") from error
     except ValueError as error:

@@ -34,7 +34,7 @@ DATASETS: dict[str, Callable[[Path | None, bool], Raw]] = SOURCES
 """Data sets by name: ``reader(data_root, download)``; "digits" needs no files and is the default."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Records with ids for code and keys for people; values are read-only.
 
@@ -76,6 +76,11 @@ class Dataset:
         refuse_doubled_keys(self.keys, self.name)
         for array in (self.ids, self.labels, self.digests, self.values):
             array.flags.writeable = False
+
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({self.name!r}, {self.kind}, {self.values.dtype} {self.values.shape}, {len(self.classes)} classes)"
+        )
 
     @classmethod
     def from_raw(cls, raw: Raw) -> "Dataset":

@@ -114,7 +114,8 @@ def _subset(n: int, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
 def _standardised(x: Floats) -> Floats:
     spread = x.std(axis=0)
     used = spread > 1e-12 * np.maximum(1.0, np.abs(x).max(axis=0))
-    return (x[:, used] - x[:, used].mean(axis=0)) / spread[used]
+    scaled: Floats = (x[:, used] - x[:, used].mean(axis=0)) / spread[used]
+    return scaled
 
 
 def _summaries(values: Floats) -> Floats:
