@@ -1,4 +1,4 @@
-"""Rates of a whole fleet: thresholds from other folds of models, variances clustered by model and by record.
+"""Rates of a whole fleet: thresholds from other models, variances clustered by model and by record.
 
 Every (model, record) cell of an (m, n) score array is one trial. Cells share models and records, so a binomial interval
 is too short. Each statistic is written as a sum of influence values over cells, and its variance is the two-way
@@ -17,6 +17,7 @@ from scipy.special import stdtr, stdtrit
 
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.statistics.clustered import clustered_limits, density_ratio
+from mnemoscope.audit.statistics.counts import allowed_false_positives
 from mnemoscope.audit.statistics.proportions import Sides, clopper_pearson_limits
 from mnemoscope.audit.statistics.trials import Estimate, Interval
 
@@ -61,7 +62,7 @@ class FleetRate:
     """TPR and realised FPR of one tail at one target FPR, with what their intervals need.
 
     Attributes:
-        fpr_target: the FPR the thresholds were set for, on other folds of models.
+        fpr_target: the FPR the thresholds were set for, on other models.
         tp, n_in, fp, n_out: counts.
         influence: (m, n) float64 influence of each cell on the TPR, threshold's share included.
         influence_fpr: (m, n) float64 influence of each cell on the realised FPR at the thresholds as they are.
@@ -96,9 +97,26 @@ class FleetRate:
         return _rate(self.fp, self.n_out, self.influence_fpr, level, sides)
 
     def p_above(self, bound: float) -> float:
-        """One-sided p-value of TPR <= bound: the error at which the lower limit of the TPR reaches the bound."""
-        if self.tpr <= bound:
+        """One-sided p-value of "the TPR is at most the bound".
+
+        The bound is a multiple of the target FPR. Where the realised FPR is higher than the target, the same multiple
+        of it is allowed: a threshold that came out too low is no signal. The p-value is the larger of both tests'; each
+        is the error at which its lower limit reaches the bound.
+        """
+        multiple = bound / self.fpr_target
+        if self.tpr <= bound or self.tpr <= multiple * self.fpr:
             return 1.0
+        return max(self._p_over(bound), self._p_ratio(multiple))
+
+    def _p_ratio(self, multiple: float) -> float:
+        """P-value of "TPR <= multiple x FPR" at the thresholds as they are."""
+        influence = self.influence + (self.ratio - multiple) * self.influence_fpr
+        gap = self.tpr - multiple * self.fpr
+        se = float(np.sqrt(influence_variance(influence)))
+        return 0.0 if se == 0.0 else float(stdtr(_degrees(influence), -gap / se))
+
+    def _p_over(self, bound: float) -> float:
+        """P-value of "TPR <= bound" at the target FPR, the threshold's error included."""
 
         def low(p: float) -> float:
             limit = self.tpr_estimate(1.0 - p, "lower").low
@@ -178,14 +196,17 @@ class FleetScores:
         return float(below.sum() / (2.0 * s1.size * s0.size))
 
     def hit_shares(self, fpr: float) -> tuple[float, float]:
-        """TPR at one target FPR, residual and over-forgotten, without intervals."""
+        """TPR at one target FPR, residual and over-forgotten, without intervals, for permutation tests.
+
+        One threshold a fold, set on all its out cells: any statistic will do where its own permutations judge it.
+        """
         shares = []
         for sign in (1.0, -1.0):
             score = sign * self.score
             hits = 0
             for f in np.unique(self.fold):
                 inside = self.fold == f
-                out = score[~inside][self.side[~inside] == 0]
+                out = score[inside][self.side[inside] == 0]
                 allowed = int(np.floor(fpr * out.size + 1e-9))
                 level = np.partition(out, out.size - 1 - allowed)[out.size - 1 - allowed]
                 hits += int((score[inside][self.side[inside] == 1] > level).sum())
@@ -193,16 +214,26 @@ class FleetScores:
         return shares[0], shares[1]
 
     def best_accuracy(self, level: float = 0.95) -> Estimate:
-        """Balanced accuracy at the threshold that is best on the other folds of models."""
+        """Balanced accuracy at the threshold that is best on other models of the same fold."""
         cells_in, cells_out = self.side == 1, self.side == 0
         threshold = np.empty(self.fold.shape)
         for f in np.unique(self.fold):
-            rest = self.fold != f
-            s1 = np.sort(self.score[rest][cells_in[rest]])
-            s0 = np.sort(self.score[rest][cells_out[rest]])
-            levels = np.unique(np.concatenate([s1, s0]))
-            advantage = np.searchsorted(s0, levels) / s0.size - np.searchsorted(s1, levels) / s1.size
-            threshold[self.fold == f] = levels[int(np.argmax(advantage))]
+            members = np.flatnonzero(self.fold == f)
+            for half in (0, 1):
+                rest, own = members[1 - half :: 2], members[half::2]
+                if rest.size == 0:  # a fold of one model has no other: take what there is
+                    rest = members
+                s1 = np.sort(self.score[rest][cells_in[rest]])
+                s0 = np.sort(self.score[rest][cells_out[rest]])
+                levels = np.unique(np.concatenate([s1, s0]))
+                advantage = np.searchsorted(s0, levels) / max(1, s0.size)
+                advantage -= np.searchsorted(s1, levels) / max(1, s1.size)
+                threshold[own] = levels[int(np.argmax(advantage))] if levels.size else 0.0
+        return self.accuracy_at(threshold, level)
+
+    def accuracy_at(self, threshold: Floats, level: float = 0.95) -> Estimate:
+        """Balanced accuracy of "in at score >= threshold", one threshold (m,) a model, set without its truth."""
+        cells_in, cells_out = self.side == 1, self.side == 0
         hit = self.score >= threshold[:, None]
         tpr, fpr = hit[cells_in].mean(), hit[cells_out].mean()
         influence = np.where(cells_in, (hit - tpr) / cells_in.sum(), 0.0)
@@ -212,6 +243,24 @@ class FleetScores:
         half = _quantile(level, "two", influence) * float(np.sqrt(influence_variance(influence)))
         interval = Interval(max(0.0, value - half), min(1.0, value + half), level, "two", METHOD)
         return Estimate(value, interval, n=int(cells_in.sum() + cells_out.sum()))
+
+    def _thresholds(self, score: Floats, fprs: Sequence[float]) -> dict[float, Floats]:
+        """For each target FPR one threshold a model, reached by at most that share of its fold's other models' outs.
+
+        Only models of the same fold serve: an attack that learns scores each fold by a fit of its own.
+        """
+        result = {fpr: np.empty(self.fold.shape) for fpr in fprs}
+        for f in np.unique(self.fold):
+            members = np.flatnonzero(self.fold == f)
+            model, record = np.nonzero(self.side[members] == 0)
+            values = score[members[model], record]
+            order = np.argsort(-values, kind="stable")
+            values, model = values[order], model[order]
+            for place, k in enumerate(members):
+                others = values[model != place]
+                for fpr in fprs:
+                    result[fpr][k] = _level(others, allowed_false_positives(fpr, others.size))
+        return result
 
     def rates(self, fprs: Sequence[float], tail: Literal["residual", "over-forgotten"] = "residual") -> list[FleetRate]:
         """TPR and realised FPR at several target FPRs.
@@ -227,12 +276,10 @@ class FleetScores:
         cells_in, cells_out = self.side == 1, self.side == 0
         s1 = np.sort(score[cells_in])
         s0 = np.sort(score[cells_out])
-        by_fold = {int(f): np.sort(score[self.fold != f][cells_out[self.fold != f]]) for f in np.unique(self.fold)}
-        fold = [int(f) for f in self.fold]
+        thresholds = self._thresholds(score, fprs)
         result = []
         for fpr in fprs:
-            threshold = {f: _threshold(out, fpr) for f, out in by_fold.items()}
-            hit = score >= np.array([threshold[f] for f in fold])[:, None]
+            hit = score >= thresholds[fpr][:, None]
             tp, fp = int((hit & cells_in).sum()), int((hit & cells_out).sum())
             ratio = density_ratio(s1, s0, fpr)
             tpr, realised = tp / s1.size, fp / s0.size
@@ -357,12 +404,15 @@ def p_greater(estimate: Estimate, bound: float, degrees: int) -> float | None:
     return float(stdtr(degrees, (bound - estimate.value) * quantile / width))
 
 
-def _threshold(sorted_out: Floats, fpr: float) -> float:
-    """The smallest float level reached by at most floor(fpr * n) of the given ascending scores."""
-    allowed = int(np.floor(fpr * sorted_out.size + 1e-9))
-    if allowed >= sorted_out.size:
+def _level(descending: Floats, allowed: int) -> float:
+    """The smallest score reached by at most ``allowed`` of the scores; just above all of them where there is none.
+
+    A perfect attack with two score levels has no out score above its tie block, yet separates both sides.
+    """
+    if allowed >= descending.size:
         return -np.inf
-    return float(np.nextafter(sorted_out[sorted_out.size - 1 - allowed], np.inf))
+    above = descending[:allowed][descending[:allowed] > descending[allowed]]
+    return float(above[-1] if above.size else np.nextafter(descending[0], np.inf))
 
 
 def _degrees(influence: Floats) -> float:

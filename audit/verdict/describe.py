@@ -36,10 +36,14 @@ def finding(
     primary: bool,
     scores: FleetScores,
     *,
+    thresholds: NDArray[np.float64] | None = None,
     level: float = 0.95,
     note: str = "",
 ) -> Finding:
-    """AUC, balanced accuracy and TPR at the four levels in both tails, each with a clustered interval."""
+    """AUC, balanced accuracy and TPR at the four levels in both tails, each with a clustered interval.
+
+    The accuracy is that at the attack's own thresholds (m,), where it has any, else at those best on other models.
+    """
     auc = scores.auc()
     tails: tuple[Tail, Tail] = ("residual", "over-forgotten")
     return Finding(
@@ -48,7 +52,7 @@ def finding(
         models=models,
         primary=primary,
         auc=auc.estimate(level),
-        balanced_accuracy=scores.best_accuracy(level),
+        balanced_accuracy=scores.best_accuracy(level) if thresholds is None else scores.accuracy_at(thresholds, level),
         tpr=tuple(_tpr_at(rate, tail, level) for tail in tails for rate in scores.rates(FPR_LEVELS, tail)),
         n_in=auc.n_in,
         n_out=auc.n_out,

@@ -70,7 +70,7 @@ def rate_endpoints(
                 bound,
                 outcome,
                 rate.p_above(bound),
-                f"threshold from other folds of models; realised FPR {rate.fp} of {rate.n_out}",
+                f"threshold from other models; realised FPR {rate.fp} of {rate.n_out}",
             )
         )
     return endpoints
