@@ -171,7 +171,7 @@ def _write_new(path: Path, text: str) -> Path:
     return path
 
 
-def plan_check(plan: str | Path, *, store: str | Path = STORE) -> str:
+def plan_check(plan: str | Path, *, store: str | Path = STORE, progress: Progress | None = None) -> str:
     """Say before any work what will be trained, how long it takes, what is missing, and the power.
 
     Raises:
@@ -181,7 +181,7 @@ def plan_check(plan: str | Path, *, store: str | Path = STORE) -> str:
     from mnemoscope.audit.work.plan import load_plan
     from mnemoscope.planning import check_plan
 
-    return check_plan(load_plan(Path(plan)), store=store)
+    return check_plan(load_plan(Path(plan)), store=store, progress=progress)
 
 
 def export(

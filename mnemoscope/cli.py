@@ -241,7 +241,9 @@ def plan_new(path: Annotated[Path, typer.Argument(metavar="PLAN.toml")] = Path("
 @plan_app.command("check")
 def plan_check(plan: PlanFile, store: Store = DEFAULT_STORE) -> None:
     """Say before any work what will be trained, how long it takes, what is missing, and the power."""
-    typer.echo(api.plan_check(plan, store=store))
+    with progress_for() as progress:
+        said = api.plan_check(plan, store=store, progress=progress)
+    typer.echo(said)
 
 
 @app.command("list", rich_help_panel="Inspect")
