@@ -54,7 +54,7 @@ def influence_variance(influence: Floats) -> float:
     v_model = float(by_model @ by_model) * m / max(1, m - 1)
     v_record = float(by_record @ by_record) * n / max(1, n - 1)
     v_cell = float(np.einsum("ij,ij->", influence, influence))
-    return max(v_model + v_record - v_cell, min(v_model, v_record))
+    return float(max(v_model + v_record - v_cell, min(v_model, v_record)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,7 +319,7 @@ def difference(
     return Estimate(value, Interval(max(-1.0, low), min(1.0, high), level, sides, f"paired difference, {METHOD}"), n=n)
 
 
-def mean_difference(a: NDArray[np.floating], b: NDArray[np.floating], level: float, sides: Sides) -> Estimate:
+def mean_difference(a: NDArray[np.floating | np.bool_], b: NDArray[np.floating | np.bool_], level: float, sides: Sides) -> Estimate:
     """Mean of a - b over all cells of two (m, n) arrays, clustered by model and record."""
     cells = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     value = float(cells.mean())

@@ -184,7 +184,7 @@ def utility_endpoint(
 
 
 def precision_gate(rates: dict[Tail, FleetRate], policy: Policy, alpha: float) -> GateResult:
-    """G3: is the realised FPR known well enough? Its upper limit may not exceed ``tpr_ratio`` x alpha in either tail."""
+    """G3: is the realised FPR known well enough? Its upper limit may not exceed ``tpr_ratio`` x alpha, either tail."""
     bound = policy.tpr_bound(alpha)
     uppers = {tail: rate.fpr_estimate(policy.level, "upper") for tail, rate in rates.items()}
     passed = all(u.high is not None and u.high <= bound for u in uppers.values())

@@ -1,9 +1,9 @@
 """The game whose unit is a model: can an unlearned model be told from a retrained one?
 
-Both fleets have the same design, so model k of one and model k of the other are twins. The attack takes unlearned models
-as "in" and retrained ones as "out", on records they both had to forget; both twins are left out while either is scored.
-Leaving out only the target would betray its side by the counts, and summed over records that alone would push the AUC of
-two retrained fleets far below one half.
+Both fleets have the same design, so model k of one and model k of the other are twins. The attack takes unlearned
+models as "in" and retrained ones as "out", on records they both had to forget; both twins are left out while either is
+scored. Leaving out only the target would betray its side by the counts, and summed over records that alone would push
+the AUC of two retrained fleets far below one half.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Exposed individuals: a per-record scorer with an honest tail, and a list under false-discovery control.
 
 A record's score in one model is compared with its own never-seen models only. With k of them a nominal Gaussian
-threshold is too low (at nominal 1 % the true rate is 3.3 / 2.0 / 1.5 / 1.2 % with 8 / 16 / 32 / 64 models), so the exact
-predictive t quantile with k - 1 degrees of freedom and the factor sqrt(1 + 1/k) is used (Jalko et al. 2026,
+threshold is too low (at nominal 1 % the true rate is 3.3 / 2.0 / 1.5 / 1.2 % with 8 / 16 / 32 / 64 models), so the
+exact predictive t quantile with k - 1 degrees of freedom and the factor sqrt(1 + 1/k) is used (Jalko et al. 2026,
 arXiv 2605.25819, discuss the bias). The t tail assumes that a record's scores are Gaussian over training seeds.
 """
 

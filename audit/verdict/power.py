@@ -1,8 +1,8 @@
 """Whole-rule power in procedure mode: how often would this rule say WITHIN BOUND if nothing leaked?
 
-Null fleets of the actual design pass through the real scorer and the real endpoints. A record's margin is Gaussian over
-models, with the same law whether it was forgotten or never seen; retained records are shifted so that an attack at alpha
-catches them at a stated level. Counts alone enter, never a score, so alpha can be chosen before any score exists.
+Null fleets of the actual design pass through the real scorer and the real endpoints. A record's margin is Gaussian
+over models, with the same law whether it was forgotten or never seen; retained records are shifted so that an attack
+at alpha catches them at a stated level. Counts alone enter, never a score, so alpha can be chosen before any score exists.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,8 +38,8 @@ RETAINED_AT_MOST = 0.5
 
 
 TWIN_CORRELATION = 0.5
-"""Assumed correlation, over models and within a record, of the margins of an unlearned model and its retrained twin: they
-share their training set. Measured 0.64 to 0.66 between retrained twins of the digits MLP; the lower value is cautious."""
+"""Assumed correlation, over models and within a record, of the margins of an unlearned model and its retrained twin:
+they share their training set. Measured 0.63 to 0.66 between retrained twins of a digits MLP; the lower is cautious."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,10 @@ class Power:
 
 
 def _reference(
-    margin: NDArray[np.float64], population: NDArray[np.float64] | None, side: NDArray[np.int8], fold: NDArray[np.int8]
+    margin: NDArray[np.float64],
+    population: NDArray[np.float64] | None,
+    side: NDArray[np.int8],
+    fold: NDArray[np.int8],
 ) -> Reference:
     """Answers with the given margins: two-class logits (margin, 0), so that every signal is a function of the margin."""
     n = margin.shape[1]

@@ -1,18 +1,18 @@
 """Procedure mode: every member of a fleet is the target in turn, and the deletion procedure is the subject.
 
-A design of random roles fixes, for every model and audited record, whether the record was kept, forgotten or never seen.
-Three retrained fleets with different seeds serve as reference (A), as negative control (B) and as a subject (C).
+A design of random roles fixes, for every model and audited record, whether it was kept, forgotten or never seen. Three retrained fleets with different seeds serve as reference (A), as negative control (B) and as a subject (C).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.games import GAMES
-from mnemoscope.audit.answers.protocols import Attack, score_fleet
+from mnemoscope.audit.answers.protocols import Attack, fleet_thresholds, score_fleet
 from mnemoscope.audit.answers.views import Answers, Reference
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.design import Design, Role
@@ -48,6 +48,7 @@ from mnemoscope.audit.verdict.result import (
     ExposedRecord,
     Finding,
     GateResult,
+    GateStatus,
     ModelGroup,
     ModelRole,
     Subject,
@@ -236,7 +237,7 @@ class ProcedureAudit:
             f"p = {control.p_value:.3f} over {control.permutations} permutations; AUC {auc:.3f}, "
             f"TPR {residual:.2%} residual, {over:.2%} over-forgotten"
         )
-        status = "pass" if control.p_value > self.policy.control_level else "fail"
+        status: GateStatus = "pass" if control.p_value > self.policy.control_level else "fail"
         return GateResult("G2", "negative control", rule, status, observed, "NOT ASSESSED")
 
     def subject(
@@ -334,7 +335,9 @@ class ProcedureAudit:
     def _describe(
         self, reference: Reference, scored: dict[str, FleetScores]
     ) -> tuple[list[Finding], list[Curve], list[Distribution]]:
-        findings, curves, shapes = [], [], []
+        findings: list[Finding] = []
+        curves: list[Curve] = []
+        shapes: list[Distribution] = []
         for name, scores in scored.items():
             attack, primary = self.attacks[name], name == self.primary.name
             groups: list[tuple[ModelRole, FleetScores, str]] = [
@@ -344,7 +347,10 @@ class ProcedureAudit:
             ]
             for role, fleet, note in groups:
                 level = self.policy.interval_level
-                findings.append(finding(name, "forgetting", role, primary, fleet, level=level, note=note))
+                thresholds = self._thresholds(attack, reference if role == "after" else self._shared_reference(role))
+                findings.append(
+                    finding(name, "forgetting", role, primary, fleet, thresholds=thresholds, level=level, note=note)
+                )
                 if primary or role == "after":
                     curves.append(curve(name, "forgetting", role, fleet, level=level))
                 if primary:
@@ -355,6 +361,14 @@ class ProcedureAudit:
                 findings += self._retention(attack, reference)
         findings += self._indistinguishability(reference)
         return findings, curves, shapes
+
+    def _shared_reference(self, role: ModelRole) -> Reference:
+        return self.reference("retrained" if role == "retrained" else "before")
+
+    def _thresholds(self, attack: Attack, reference: Reference) -> NDArray[np.float64] | None:
+        """The attack's own decision threshold for each target model, set on other models; None where it has none."""
+        side = GAMES["forgetting"].side(self.inputs.role)
+        return fleet_thresholds(attack, reference.with_side(side), rng=generator(self.seed, "threshold", attack.name))
 
     def _retention(self, attack: Attack, reference: Reference) -> list[Finding]:
         fleets: list[tuple[ModelRole, FleetScores]] = [
@@ -373,12 +387,13 @@ class ProcedureAudit:
         told = tell_apart(self.primary, reference, self.reference("retrained"), mask, level, rng=rng)
         nothing = Estimate(None, reason="a handful of models bears no rate")
         m = self.inputs.design.n_models
+        rows: tuple[tuple[ModelRole, Estimate, str], ...] = (
+            ("after", told, "the unit is a model: unlearned against retrained"),
+            ("retrained", floor, "the floor: retrained against retrained with other seeds"),
+        )
         return [
             Finding(self.primary.name, "indistinguishability", role, True, auc, nothing, (), m, m, note)
-            for role, auc, note in (
-                ("after", told, "the unit is a model: unlearned against retrained"),
-                ("retrained", floor, "the floor: retrained against retrained with other seeds"),
-            )
+            for role, auc, note in rows
         ]
 
     def _correct(self, test: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -393,7 +408,11 @@ class ProcedureAudit:
             ("retrained", inputs.retrained),
         ]
         rows = []
-        roles = (("forget", Role.FORGOTTEN), ("retain", Role.KEPT), ("holdout", Role.NEVER))
+        roles: tuple[tuple[Literal["forget", "retain", "holdout"], Role], ...] = (
+            ("forget", Role.FORGOTTEN),
+            ("retain", Role.KEPT),
+            ("holdout", Role.NEVER),
+        )
         for models, answers in fleets:
             hit = answers.audited[:, :, 0, :].argmax(axis=-1) == inputs.labels
             twin = inputs.retrained.audited[:, :, 0, :].argmax(axis=-1) == inputs.labels
