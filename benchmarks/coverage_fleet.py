@@ -1,8 +1,8 @@
 """Coverage of the fleet's clustered intervals on leave-one-out fleets, where cells share models and records.
 
-Claim: the analytic two-way interval of TPR at alpha (threshold from other folds of models) and of the AUC covers the
-procedure's expected value in 93 to 97 % of runs at nominal 95 %, where never-seen cells x alpha >= 8. The expected value is
-the mean over all runs of a world; fresh records and fresh models are drawn in each run, and leave-one-out LiRA with shrunk
+Claim: the analytic two-way interval of TPR at alpha (thresholds from other models) and of the AUC covers the procedure's
+expected value in 93 to 97 % of runs at nominal 95 %, where never-seen cells x alpha >= 8. The expected value is the
+mean over all runs of a world; fresh records and models are drawn in each run, and leave-one-out LiRA with shrunk
 variance scores them. TPR intervals are shown twice: as the analytic interval alone, and as used for decisions (never
 shorter than Clopper-Pearson's at the same counts, hence conservative where hits are rare).
 
@@ -17,10 +17,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy.special import stdtrit
+
 from mnemoscope.attacks.lira import lira_scores
 from mnemoscope.audit.rng import generator
 from mnemoscope.audit.statistics.fleet import FleetScores, influence_variance
-from scipy.special import stdtrit
 
 ALPHAS = (0.01, 0.05, 0.1)
 

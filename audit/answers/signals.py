@@ -162,13 +162,13 @@ def compute_signal(
     flat = logits.reshape(-1, n, q, c)
     out = np.empty(flat.shape[:3], np.float64)
     step = max(1, BLOCK_VALUES // max(1, q * c))
+    together = max(1, step // max(1, n))  # small models share a block, large ones are cut into several
     function = SIGNALS[name]
-    for model in range(flat.shape[0]):
+    for first in range(0, flat.shape[0], together):
         for start in range(0, n, step):
-            part = slice(start, start + step)
-            z = flat[model, part].astype(np.float64)
+            part = (slice(first, first + together), slice(start, start + step))
+            z = flat[part].astype(np.float64)
             if temperature != 1.0:
                 z /= temperature
-            y = np.broadcast_to(labels[part, None], z.shape[:2])
-            out[model, part] = function(z, y)
+            out[part] = function(z, np.broadcast_to(labels[None, part[1], None], z.shape[:3]))
     return out.reshape(*lead, n, q)

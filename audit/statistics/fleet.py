@@ -319,7 +319,9 @@ def difference(
     return Estimate(value, Interval(max(-1.0, low), min(1.0, high), level, sides, f"paired difference, {METHOD}"), n=n)
 
 
-def mean_difference(a: NDArray[np.floating | np.bool_], b: NDArray[np.floating | np.bool_], level: float, sides: Sides) -> Estimate:
+def mean_difference(
+    a: NDArray[np.floating | np.bool_], b: NDArray[np.floating | np.bool_], level: float, sides: Sides
+) -> Estimate:
     """Mean of a - b over all cells of two (m, n) arrays, clustered by model and record."""
     cells = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     value = float(cells.mean())

@@ -81,7 +81,8 @@ class Trials:
             raise InvalidInput(f"Trials: all four arrays must be (t,) of one length, given {sorted(shapes)}")
         if not np.isfinite(self.score).all():
             raise InvalidInput(
-                f"Trials: {int((~np.isfinite(self.score)).sum())} scores are not finite; name and leave out these records"
+                f"Trials: {int((~np.isfinite(self.score)).sum())} scores are not finite; "
+                "name these records and leave them out"
             )
 
     @classmethod

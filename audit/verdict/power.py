@@ -2,7 +2,8 @@
 
 Null fleets of the actual design pass through the real scorer and the real endpoints. A record's margin is Gaussian
 over models, with the same law whether it was forgotten or never seen; retained records are shifted so that an attack
-at alpha catches them at a stated level. Counts alone enter, never a score, so alpha can be chosen before any score exists.
+at alpha catches them at a stated level. Counts alone enter, never a score, so alpha can be chosen before any score
+exists.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,7 +86,7 @@ def _reference(
     side: NDArray[np.int8],
     fold: NDArray[np.int8],
 ) -> Reference:
-    """Answers with the given margins: two-class logits (margin, 0), so that every signal is a function of the margin."""
+    """Answers with the given margins as two-class logits (margin, 0): every signal is a function of the margin."""
     n = margin.shape[1]
 
     def answers(values: NDArray[np.float64], first: int) -> Answers:

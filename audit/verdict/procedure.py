@@ -1,6 +1,7 @@
 """Procedure mode: every member of a fleet is the target in turn, and the deletion procedure is the subject.
 
-A design of random roles fixes, for every model and audited record, whether it was kept, forgotten or never seen. Three retrained fleets with different seeds serve as reference (A), as negative control (B) and as a subject (C).
+A design of random roles fixes, for every model and audited record, whether it was kept, forgotten or never seen.
+Three retrained fleets with different seeds serve as reference (A), as negative control (B) and as a subject (C).
 """
 
 from collections.abc import Sequence
