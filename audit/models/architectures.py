@@ -26,27 +26,28 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class SmallCNN(nn.Module):
-    """Three 3x3 convolutions with pooling and a linear layer, without normalisation: 94 thousand weights for 32x32x3.
+    """Three strided 3x3 convolutions and a linear layer, without normalisation: 114 thousand weights for 3x32x32.
 
-    There are no buffers, so models can be trained stacked, and no record's output depends on its batch.
+    Strides instead of pooling keep it at 2.6 million multiplications an image of 32x32, for two CPU cores. There are no
+    buffers, so models can be trained stacked, and no record's output depends on its batch.
     """
 
-    def __init__(self, channels: int, n_classes: int) -> None:
+    def __init__(self, input_shape: tuple[int, ...], n_classes: int) -> None:
         super().__init__()
+        channels, height, width = input_shape
         widths = (32, 64, 128)
         layers: list[nn.Module] = []
         for before, after in zip((channels, *widths), widths, strict=False):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-        self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1], n_classes)
-        for module in self.features:
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            convolution = nn.Conv2d(before, after, 3, stride=2, padding=1)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+            layers += [convolution, nn.ReLU()]
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.head = nn.Linear(widths[-1] * -(-height // 8) * -(-width // 8), n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (b, c, h, w) images of at least 8 pixels a side to (b, n_classes) logits."""
-        logits: Tensor = self.head(self.features(x).mean(dim=(-2, -1)))
+        """Map (b, c, h, w) images to (b, n_classes) logits."""
+        logits: Tensor = self.head(self.features(x))
         return logits
 
 
@@ -97,7 +98,7 @@ def build_model(
                 raise UnsupportedModel(
                     f"small_cnn takes images of at least 8 x 8 pixels, the input is {input_shape}; use 'mlp:256'"
                 )
-            return SmallCNN(input_shape[0], n_classes)
+            return SmallCNN(input_shape, n_classes)
         if architecture not in architecture_names():
             nearest = difflib.get_close_matches(architecture, architecture_names(), n=1)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""

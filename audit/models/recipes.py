@@ -200,10 +200,10 @@ class Runtime:
 
 
 RECIPES: dict[str, Recipe] = {
-    "digits-mlp": Recipe("mlp:256", lr=0.2, momentum=0.9, epochs=30, batch_size=64),
-    "location-mlp": Recipe("mlp:256", lr=0.2, momentum=0.9, epochs=30, batch_size=64),
+    "digits-mlp": Recipe("mlp:256", lr=0.1, momentum=0.9, epochs=30, batch_size=128),
+    "location-mlp": Recipe("mlp:256", lr=0.1, momentum=0.9, epochs=30, batch_size=128),
     "cifar-small-cnn": Recipe(
-        "small_cnn", lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, warmup=0.1, epochs=15, batch_size=64
+        "small_cnn", lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, warmup=0.1, epochs=12, batch_size=64
     ),
     "cifar-resnet18": Recipe(
         "resnet18",
