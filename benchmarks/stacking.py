@@ -3,8 +3,8 @@
 Claim: for digits MLPs a stack trains several times faster than the loop on a CPU; for wide inputs and for CNNs on a
 CPU it does not pay, which is why ``choose_stack`` measures. Data: scikit-learn's digits (real), and random records in
 the shapes of Location30 and of 32x32 colour images, since only time is measured on those. Loop and stack alternate, and
-each takes its best of ``--repeats`` rounds. The load average before each case is written down: above 1, other work shared
-the two cores, and with 2 threads the waiting between them then makes the loop look worse than it is.
+each takes its best of ``--repeats`` rounds. The load average before each case is written down: above 1, other work had
+its share of the cores, and with 2 threads the waiting between them then makes the loop look worse than it is.
 Writes ``benchmarks/results/stacking.json``.
 
 Run: python benchmarks/stacking.py [--threads 1 2] [--repeats 3]
