@@ -58,7 +58,10 @@ def rate_endpoints(
         lower = rate.tpr_estimate(policy.level, "lower")
         assert upper.high is not None
         assert lower.low is not None
-        outcome: Outcome = "within" if upper.high <= bound else "beyond" if lower.low > bound else "undecided"
+        p = rate.p_above(bound)
+        # Beyond needs the p-value too: it allows for a threshold that realised a higher FPR than its target.
+        beyond = lower.low > bound and p <= 1 - policy.level
+        outcome: Outcome = "within" if upper.high <= bound else "beyond" if beyond else "undecided"
         endpoints.append(
             Endpoint(
                 "P1",
@@ -69,7 +72,7 @@ def rate_endpoints(
                 upper if outcome != "beyond" else lower,
                 bound,
                 outcome,
-                rate.p_above(bound),
+                p,
                 f"threshold from other models; realised FPR {rate.fp} of {rate.n_out}",
             )
         )
