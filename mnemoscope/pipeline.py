@@ -49,7 +49,7 @@ __all__ = ["PreparedAudit", "demo_plan", "run_plan"]
 DEFAULT_SUBJECTS = tuple(SubjectPlan(name) for name in ("noop", "finetune", "gradient_ascent", "retrain"))
 """What a plan without subjects compares: the control that must be caught, two baselines, and exact retraining."""
 
-POWER_VERSION = 1
+POWER_VERSION = 3
 """Raised by hand when the simulation changes, so that no older number is served."""
 
 OFFERED = Need.SHADOW_IN | Need.SHADOW_OUT | Need.POPULATION

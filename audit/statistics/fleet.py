@@ -179,9 +179,7 @@ class FleetScores:
         """AUC of pooled cells, ties counted half."""
         cells_in, cells_out = self.side == 1, self.side == 0
         s1, s0 = self.score[cells_in], self.score[cells_out]
-        sorted0, sorted1 = np.sort(s0), np.sort(s1)
-        v10 = (np.searchsorted(sorted0, s1, "left") + np.searchsorted(sorted0, s1, "right")) / (2.0 * s0.size)
-        v01 = 1.0 - (np.searchsorted(sorted1, s0, "left") + np.searchsorted(sorted1, s0, "right")) / (2.0 * s1.size)
+        v10, v01 = _shares_below(s1, s0), 1.0 - _shares_below(s0, s1)
         value = float(v10.mean())
         influence = np.zeros(self.score.shape)
         influence[cells_in] = (v10 - value) / s1.size
@@ -254,12 +252,19 @@ class FleetScores:
             members = np.flatnonzero(self.fold == f)
             model, record = np.nonzero(self.side[members] == 0)
             values = score[members[model], record]
-            order = np.argsort(-values, kind="stable")
-            values, model = values[order], model[order]
+            # Only the highest scores can be thresholds: as many as the largest target allows, and one model's own.
+            most = allowed_false_positives(max(fprs), values.size) + int(np.bincount(model).max()) + 1
+            if most < values.size:
+                top = np.argpartition(values, values.size - most)[values.size - most :]
+            else:
+                top = np.arange(values.size)
+            order = top[np.argsort(-values[top], kind="stable")]
+            highest, owner = values[order], model[order]
             for place, k in enumerate(members):
-                others = values[model != place]
+                others = highest[owner != place]
+                size = values.size - int((model == place).sum())
                 for fpr in fprs:
-                    result[fpr][k] = _level(others, allowed_false_positives(fpr, others.size))
+                    result[fpr][k] = _level(others, allowed_false_positives(fpr, size))
         return result
 
     def rates(self, fprs: Sequence[float], tail: Literal["residual", "over-forgotten"] = "residual") -> list[FleetRate]:
@@ -404,6 +409,16 @@ def p_greater(estimate: Estimate, bound: float, degrees: int) -> float | None:
     if width <= 0:
         return 0.0 if estimate.value > bound else 1.0
     return float(stdtr(degrees, (bound - estimate.value) * quantile / width))
+
+
+def _shares_below(queries: Floats, base: Floats) -> Floats:
+    """Share of base below each query, ties counted half; ascending queries are searched several times faster."""
+    order = np.argsort(queries)
+    ascending, reference = queries[order], np.sort(base)
+    twice = np.searchsorted(reference, ascending, "left") + np.searchsorted(reference, ascending, "right")
+    shares = np.empty(queries.size)
+    shares[order] = twice / (2.0 * base.size)
+    return shares
 
 
 def _level(descending: Floats, allowed: int) -> float:

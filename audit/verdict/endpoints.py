@@ -4,7 +4,6 @@ The same functions decide on real fleets and on the simulated null fleets behind
 that of the rule as it runs.
 """
 
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from mnemoscope.audit.statistics.fleet import (
     FleetAuc,
     FleetRate,
-    FleetScores,
     difference,
     mean_difference,
     p_greater,
@@ -23,24 +21,16 @@ from mnemoscope.audit.verdict.result import Endpoint, GateResult, Outcome, Tail
 
 __all__ = [
     "TAILS",
-    "TailRates",
     "equivalence_endpoints",
     "exposure_endpoints",
     "precision_gate",
     "rate_endpoints",
     "retained_endpoint",
-    "tail_rates",
     "utility_endpoint",
 ]
 
 Floats = NDArray[np.float64]
 TAILS: tuple[Tail, Tail] = ("residual", "over-forgotten")
-TailRates = dict[Tail, list[FleetRate]]
-
-
-def tail_rates(scores: FleetScores, alphas: Sequence[float]) -> TailRates:
-    """Rates of both tails at every alpha, sorted once."""
-    return {tail: scores.rates(alphas, tail) for tail in TAILS}
 
 
 def _degrees(shape: tuple[int, ...]) -> int:
@@ -123,15 +113,13 @@ def equivalence_endpoints(
 
 
 def exposure_endpoints(
-    attack: str, values: Floats, side: NDArray[np.int8], policy: Policy, alphas: Sequence[float]
-) -> list[list[Endpoint]]:
-    """P3: exceedance share of forgotten minus never-seen cells over their own records' thresholds, in each tail.
-
-    Returns:
-        For each alpha the endpoints of both tails.
-    """
-    scorers = {tail: RecordScorer.of(sign * values, side) for tail, sign in zip(TAILS, (1, -1), strict=True)}
-    return [[_exposure(attack, tail, scorer, policy, alpha) for tail, scorer in scorers.items()] for alpha in alphas]
+    attack: str, values: Floats, side: NDArray[np.int8], policy: Policy, alpha: float
+) -> list[Endpoint]:
+    """P3: exceedance share of forgotten minus never-seen cells over their own records' thresholds, in each tail."""
+    signs: dict[Tail, int] = {"residual": 1, "over-forgotten": -1}
+    return [
+        _exposure(attack, tail, RecordScorer.of(sign * values, side), policy, alpha) for tail, sign in signs.items()
+    ]
 
 
 def _exposure(attack: str, tail: Tail, scorer: RecordScorer, policy: Policy, alpha: float) -> Endpoint:

@@ -286,7 +286,7 @@ class ProcedureAudit:
                 endpoints += self._pair_endpoints(attack_name, scores, alpha)
             values = reference.signal("margin").mean(axis=2)
             side = GAMES["forgetting"].side(inputs.role)
-            endpoints += exposure_endpoints("per-record margin", values, side, policy, [alpha])[0]
+            endpoints += exposure_endpoints("per-record margin", values, side, policy, alpha)
             if (inputs.role == Role.KEPT).any():
                 kept = self.score(self.primary, "retention", reference).rates([alpha])[0]
                 twin = self.shared(self.primary, "retention", "retrained").rates([alpha])[0]

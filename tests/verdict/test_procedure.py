@@ -11,7 +11,7 @@ from mnemoscope.audit.records.design import Design, Role
 from mnemoscope.audit.verdict.controls import negative_control, permute_sides
 from mnemoscope.audit.verdict.individuals import RecordScorer, record_p_values
 from mnemoscope.audit.verdict.policy import Policy
-from mnemoscope.audit.verdict.power import choose_alpha, whole_rule_power
+from mnemoscope.audit.verdict.power import choose_alpha, leak_scale, whole_rule_power
 from mnemoscope.audit.verdict.procedure import FleetAnswers, ProcedureAudit, ProcedureInput
 from mnemoscope.audit.verdict.result import GateResult
 
@@ -252,15 +252,25 @@ def test_record_p_values_equal_scipy():
 
 
 def test_power_rises_with_records_and_alpha_is_chosen_from_counts():
-    small, large = make_design(n=60), make_design(n=240)
+    policy = Policy(min_power=0.3)
     powers = {}
-    for name, design in (("small", small), ("large", large)):
+    for n in (60, 240):
+        design = make_design(n=n)
         role = design.roles_of(design.audited)
-        powers[name] = whole_rule_power(
-            MeanDifference(), role, design.fold, Policy(), alphas=(0.001, 0.05), runs=12, seed=0
-        )
-    assert powers["small"][0].passed == 0
-    assert powers["large"][1].passed >= powers["small"][1].passed
-    assert powers["large"][1].value <= 0.98
-    assert choose_alpha(powers["small"][:1], Policy()) is None
-    assert choose_alpha(powers["large"], Policy(min_power=0.3)) == 0.05
+        powers[n] = whole_rule_power(MeanDifference(), role, design.fold, policy, alphas=(0.001, 0.05), runs=12)
+    for found in powers.values():
+        assert found[0].alpha == 0.001
+        assert found[0].passed == 0
+        assert found[0].runs < 12, "out of reach: the rest is not simulated"
+    assert powers[240][1].passed > powers[60][1].passed
+    assert powers[240][1].value <= 0.98
+    assert choose_alpha(powers[60], policy) is None
+    assert choose_alpha(powers[240], policy) == 0.05
+
+
+def test_the_assumed_leak_catches_the_stated_share():
+    """By Monte Carlo: gamma leaks of that scale pass the threshold at alpha as often as asked."""
+    rng = np.random.default_rng(0)
+    for alpha, caught in ((0.01, 0.1), (0.05, 0.5)):
+        x = rng.normal(size=400_000) + leak_scale(alpha, caught) * rng.standard_gamma(0.6, 400_000)
+        assert (x > np.quantile(rng.normal(size=400_000), 1 - alpha)).mean() == pytest.approx(caught, rel=0.03)
