@@ -1,201 +1,34 @@
 """Procedure mode end to end: from a plan to a result. The one place where rooms, attacks and methods meet."""
 
-import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.audit.answers.protocols import Attack, check_needs
-from mnemoscope.audit.answers.views import Need
-from mnemoscope.audit.errors import InvalidInput
-from mnemoscope.audit.records.design import Design, Role, random_design
-from mnemoscope.audit.records.drift import blind_baseline
-from mnemoscope.audit.records.duplicates import find_duplicates
-from mnemoscope.audit.rng import child_seed, generator
-from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.verdict.limits import limits_of
-from mnemoscope.audit.verdict.policy import Policy, load_policy
-from mnemoscope.audit.verdict.power import Power, choose_alpha, whole_rule_power
 from mnemoscope.audit.verdict.procedure import FleetAnswers, ProcedureAudit, ProcedureInput
-from mnemoscope.audit.verdict.result import (
-    AuditResult,
-    Check,
-    Cost,
-    DataSummary,
-    GateResult,
-    ModelGroup,
-    NotRun,
-    PlanSummary,
-    RecordSet,
-)
-from mnemoscope.audit.work.keys import content_key
+from mnemoscope.audit.verdict.result import AuditResult, GateResult, ModelGroup, NotRun
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan, SubjectPlan
-from mnemoscope.progress import Progress, Quiet
+from mnemoscope.preparation import PreparedAudit, commit_plan, data_checks, data_summary
+from mnemoscope.progress import Progress
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 
 if TYPE_CHECKING:
-    from mnemoscope.audit.records.datasets import Dataset
-    from mnemoscope.audit.work.store import Store
     from mnemoscope.audit.work.workspace import ModelRef, Workspace
 
-__all__ = ["PreparedAudit", "demo_plan", "run_plan"]
+__all__ = ["DEFAULT_SUBJECTS", "demo_plan", "run_plan"]
 
 DEFAULT_SUBJECTS = tuple(SubjectPlan(name) for name in ("noop", "finetune", "gradient_ascent", "retrain"))
 """What a plan without subjects compares: the control that must be caught, two baselines, and exact retraining."""
-
-POWER_VERSION = 3
-"""Raised by hand when the simulation changes, so that no older number is served."""
-
-OFFERED = Need.SHADOW_IN | Need.SHADOW_OUT | Need.POPULATION
-"""What a fleet with roles provides to an attack."""
-
-
-class Stopwatch:
-    """Seconds by step, in the order in which steps were first entered."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Add the time of the block to the step."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
-
-    def costs(self) -> tuple[Cost, ...]:
-        """The steps as costs."""
-        return tuple(Cost(name, round(seconds, 3)) for name, seconds in self.seconds.items())
 
 
 def demo_plan(*, seed: int = 0, device: str = "auto") -> Plan:
     """The main job on embedded real data: 72 small models of the digits, four ways of deleting."""
     return Plan(
         name="Deleting digits: four ways compared", seed=seed, design=DesignPlan(), runtime=RuntimePlan(device=device)
-    )
-
-
-class PreparedAudit:
-    """A plan with its data, design, attacks and power: everything that is fixed before any model is trained.
-
-    Args:
-        plan: what was asked.
-        store: where a power that was simulated for the same counts is looked up and kept; None simulates anew.
-        progress: told of steps.
-    """
-
-    def __init__(self, plan: Plan, *, store: "Store | None" = None, progress: Progress | None = None) -> None:
-        from mnemoscope.attacks import ATTACKS, DEFAULT_ATTACKS
-        from mnemoscope.audit.work.plan import check_names, load_attack
-        from mnemoscope.unlearning import METHODS
-
-        check_names(plan, methods=METHODS, attacks=ATTACKS)
-        self.plan, self.store = plan, store
-        self.progress = progress or Quiet()
-        self.watch = Stopwatch()
-        with self.watch.step("read the data"):
-            self.dataset: Dataset = plan.load_dataset()
-            self.design = plan_design(plan, self.dataset)
-        self.policy: Policy = load_policy(plan.policy)
-        specs = plan.attack_specs(tuple(name for name in DEFAULT_ATTACKS if not name.endswith("_offline")))
-        self.attacks: list[Attack] = [load_attack(spec, ATTACKS) for spec in specs]
-        check_needs([(attack.name, attack.needs) for attack in self.attacks], OFFERED)
-        names = [attack.name for attack in self.attacks]
-        if plan.attacks.primary is not None and plan.attacks.primary not in names:
-            raise InvalidInput(f"attacks.primary={plan.attacks.primary!r} is not run; attacks run: {', '.join(names)}")
-        self.primary = plan.attacks.primary or self.policy.choose_primary(names)
-
-    @cached_property
-    def powers(self) -> list[Power]:
-        """Whole-rule power of every candidate alpha, from counts alone; equal counts share one simulation."""
-        attack = next(a for a in self.attacks if a.name == self.primary)
-        role = self.design.roles_of(self.design.audited)
-        alphas = self.policy.candidates()
-        n_population = self._count(Role.POPULATION) if Need.POPULATION in attack.needs else 0
-        parts = self._power_parts(attack, role, alphas, n_population)
-        key = content_key("power", POWER_VERSION, parts)
-        entry = None if self.store is None else self.store.get(key)
-        if entry is not None:
-            return [Power(float(a), int(k), int(n), float(c)) for a, k, n, c in json.loads(str(entry.meta["powers"]))]
-        with self.watch.step("simulate the power"):
-            powers = whole_rule_power(
-                attack,
-                role,
-                self.design.fold,
-                self.policy,
-                alphas=alphas,
-                n_population=n_population,
-                on_run=lambda done, total: self.progress.step("simulate the power", done, total),
-            )
-        if self.store is not None:
-            rows = [[p.alpha, p.passed, p.runs, p.control_level] for p in powers]
-            self.store.put(key, {}, inputs=parts, meta={"kind": "power", "powers": json.dumps(rows)})
-        return powers
-
-    def _power_parts(
-        self, attack: Attack, role: NDArray[np.int8], alphas: tuple[float, ...], n_population: int
-    ) -> dict[str, Any]:
-        """What a simulated power depends on: counts, the primary attack with its settings, and the policy."""
-        _, folds = np.unique(self.design.fold, return_counts=True)
-        return {
-            "models": int(role.shape[0]),
-            "records": int(role.shape[1]),
-            "per_record": [int((role[:, 0] == r).sum()) for r in (Role.KEPT, Role.FORGOTTEN, Role.NEVER)],
-            "folds": [int(k) for k in folds],
-            "population": n_population,
-            "attack": [attack.name, repr(attack)],
-            "policy": self.policy.digest,
-            "alphas": list(alphas),
-        }
-
-    @cached_property
-    def alpha(self) -> float | None:
-        """The endpoints' FPR: the policy's, or the smallest that the counts bear."""
-        return self.policy.alpha if self.policy.alpha is not None else choose_alpha(self.powers, self.policy)
-
-    def _count(self, role: Role) -> int:
-        return int((self.design.role[0] == role).sum())
-
-    def plan_summary(self, committed: bool) -> PlanSummary:
-        """What was fixed before the first score."""
-        chosen = next((p for p in self.powers if p.alpha == self.alpha), None)
-        none = Estimate(None, reason=f"no candidate alpha has a power of {self.policy.min_power:.0%} with these counts")
-        return PlanSummary(
-            digest=self.plan.digest,
-            policy=self.policy.as_dict(),
-            primary_attack=self.primary,
-            attacks=tuple(attack.name for attack in self.attacks),
-            alpha=self.alpha,
-            alpha_source="given" if self.policy.alpha is not None else "chosen from counts",
-            power=none if chosen is None else chosen.estimate(),
-            power_by_alpha={f"{p.alpha:g}": p.value for p in self.powers},
-            committed_before_scores=committed,
-            seed=self.plan.seed,
-        )
-
-
-def plan_design(plan: Plan, dataset: "Dataset") -> Design:
-    """Draw the roles a plan asks for."""
-    d = plan.design
-    return random_design(
-        dataset.labels,
-        n_models=d.models,
-        audited=d.audited,
-        background=d.background,
-        population=d.population,
-        calibration=d.calibration,
-        test=d.test,
-        counts=d.counts,
-        folds=d.folds,
-        seed=child_seed(plan.seed, "design"),
     )
 
 
@@ -415,103 +248,6 @@ class _Fleets:
             group("retrained A", "retrained", self.models["retrained A"], "reference: trained without the forgotten"),
             group("retrained B", "retrained", self.models["retrained B"], "negative control: other seeds"),
         )
-
-
-def commit_plan(plan: Plan, alpha: float | None, out: Path | None) -> bool:
-    """Fix the plan's digest before the first score; False where another plan was committed for the same output."""
-    if out is None:
-        return True
-    path = out / "plan.json"
-    committed = True
-    if path.exists():
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            earlier = {}
-        committed = earlier.get("digest") == plan.digest or not (out / "result.json").exists()
-    out.mkdir(parents=True, exist_ok=True)
-    document = {"digest": plan.digest, "alpha": alpha, "committed_at": timestamp(), "plan": plan.as_dict()}
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return committed
-
-
-def data_checks(prepared: PreparedAudit) -> tuple[tuple[Check, ...], list[GateResult]]:
-    """Duplicates across roles (G4) and the blind baseline (drift), before anything is trained."""
-    design, dataset, policy = prepared.design, prepared.dataset, prepared.policy
-    with prepared.watch.step("check the records"):
-        audited = design.audited
-        elsewhere = np.concatenate([design.records(0, Role.BACKGROUND), design.records(0, Role.POPULATION)])
-        report = find_duplicates(dataset, audited, np.concatenate([audited, elsewhere]), near=policy.duplicate_distance)
-        forgotten = design.records(0, Role.FORGOTTEN)
-        never = design.records(0, Role.NEVER)
-        drift = blind_baseline(
-            dataset.get(forgotten),
-            dataset.get(never),
-            rng=generator(prepared.plan.seed, "blind baseline"),
-            labels_a=dataset.labels[dataset.positions(forgotten)],
-            labels_b=dataset.labels[dataset.positions(never)],
-        )
-    share = report.share
-    gate = GateResult(
-        "G4",
-        "disjointness",
-        f"at most {policy.max_duplicate_share:.0%} of the audited records have an exact or near duplicate elsewhere",
-        "pass" if share <= policy.max_duplicate_share else "fail",
-        report.sentence(dataset),
-        "INCONCLUSIVE",
-    )
-    drifted = drift.p_value < policy.drift_level
-    observed = f"AUC {drift.auc.value:.3f} without the model, p = {drift.p_value:.3f}"
-    drift_gate = GateResult(
-        "drift",
-        "blind baseline",
-        f"a classifier without the model does not tell forgotten from never-seen (p above {policy.drift_level:g})",
-        "fail" if drifted else "pass",
-        observed,
-        "INCONCLUSIVE",
-    )
-    checks = (
-        Check("duplicates", "duplicates across roles", gate.status, gate.observed, "remove one of each pair"),
-        Check("drift", "forgotten against never-seen, no model", drift_gate.status, observed, "draw both alike"),
-    )
-    return checks, [gate, drift_gate]
-
-
-def data_summary(prepared: PreparedAudit, checks: tuple[Check, ...]) -> DataSummary:
-    """The data set and how many records play which role."""
-    import hashlib
-
-    design, dataset = prepared.design, prepared.dataset
-
-    def record_set(role: str, ids: NDArray[np.int64], note: str) -> RecordSet:
-        digest = hashlib.sha256(np.sort(ids).astype("<i8").tobytes()).hexdigest()
-        return RecordSet(role, int(ids.size), "sha256:" + digest, note)
-
-    counts = {role: int((design.role[0] == role).sum()) for role in (Role.KEPT, Role.FORGOTTEN, Role.NEVER)}
-    per_record = [int((design.roles_of(design.audited)[:, 0] == r).sum()) for r in counts]
-    note = (
-        f"in each of {design.n_models} models about {counts[Role.KEPT]} kept, {counts[Role.FORGOTTEN]} forgotten, "
-        f"{counts[Role.NEVER]} never seen; each record {'/'.join(map(str, per_record))} times"
-    )
-    sets = [record_set("audited", design.audited, note)]
-    for role, text in (
-        (Role.BACKGROUND, "always trained on, never scored"),
-        (Role.POPULATION, "the attacker's own non-members"),
-        (Role.CALIBRATION, "seen by no model"),
-        (Role.TEST, "accuracy"),
-    ):
-        ids = design.records(0, role)
-        if ids.size:
-            sets.append(record_set(role.name.lower(), ids, text))
-    return DataSummary(
-        name=dataset.name,
-        digest=dataset.digest,
-        n_records=int(dataset.ids.size),
-        n_classes=len(dataset.classes),
-        shape=tuple(int(s) for s in dataset.values.shape[1:]),
-        sets=tuple(sets),
-        checks=checks,
-    )
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, str | int | float | bool | None]:

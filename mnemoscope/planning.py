@@ -8,7 +8,8 @@ import numpy as np
 
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.work.plan import Plan
-from mnemoscope.pipeline import DEFAULT_SUBJECTS, PreparedAudit
+from mnemoscope.pipeline import DEFAULT_SUBJECTS
+from mnemoscope.preparation import PreparedAudit
 from mnemoscope.progress import Progress
 
 if TYPE_CHECKING:
