@@ -24,7 +24,7 @@ CLASSES, SHADOWS = 10, 4
 CHILD = """
 import json, resource, sys, time
 start = time.perf_counter()
-from mnemoscope.scores import run_scores
+from mnemoscope.predictions import run_scores
 result = run_scores(sys.argv[1])
 subject = result.subjects[0]
 print(json.dumps({

@@ -2,8 +2,8 @@
 
 Claim: exact retraining is WITHIN BOUND in at least 46 and OUTSIDE BOUND in at most 2 of 50 seeds, no-op unlearning is
 OUTSIDE BOUND in at least 49, and the printed power agrees with the share of WITHIN (binomial 99 % limits). Every seed
-draws its own design and trains its own fleets: 4 x 72 models of the digits. The demo's other subjects are left out here,
-because a subject's word does not depend on the others.
+draws its own design and trains its own fleets: 4 x 72 models of the digits. The demo's other subjects are left out
+here, because a subject's word does not depend on the others.
 
     python benchmarks/verdict_seeds.py [--seeds 50] [--workers 2] [--out benchmarks/results/verdict_seeds.json]
 """

@@ -1,7 +1,7 @@
 """Mnemoscope: what does this model still remember about these records?
 
 The functions of :mod:`mnemoscope.api` are here under the names of the commands; nothing heavy is imported before one
-of them is used. (``api.scores`` is not: ``mnemoscope.scores`` is the module behind it.)
+of them is used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         report,
         run,
         schema,
+        scores,
     )
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "report",
     "run",
     "schema",
+    "scores",
 ]
 
 

@@ -126,8 +126,8 @@ def scores(
     Raises:
         InvalidInput: an array is missing, has a wrong shape or values, or the file would have to be unpickled.
     """
+    from mnemoscope.predictions import run_scores
     from mnemoscope.reports.html import write_report
-    from mnemoscope.scores import run_scores
 
     del progress  # seconds of work without steps worth telling
     result = run_scores(Path(file), policy=policy, alpha=alpha, seed=seed)

@@ -11,7 +11,7 @@ from mnemoscope.audit.verdict.result import AuditResult, Subject
 from mnemoscope.reports import phrases
 from mnemoscope.reports.drawing import overview, subject_figures
 from mnemoscope.reports.facts import accuracy, gap, headline, main_role, next_step, sanity_checks
-from mnemoscope.reports.schema import RESULT_NAME, result_digest, to_json, without_individuals, write_whole
+from mnemoscope.reports.schema import RESULT_NAME, from_json, result_digest, to_json, without_individuals, write_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -119,7 +119,8 @@ def render_html(result: AuditResult, *, figures: bool = True) -> str:
     Raises:
         InvalidInput: the result does not fit its schema (the page prints the digest of its ``result.json``).
     """
-    result = without_individuals(result)
+    # As read back from the file: JSON sorts keys and writes 10.0 as 10, and the page must be that of the file.
+    result = from_json(to_json(without_individuals(result)))
     subjects = [_view(result, s, i, figures=figures) for i, s in enumerate(result.subjects, 1)]
     records, sanity = sanity_checks(result)
     template = _environment().get_template("report.html.j2")

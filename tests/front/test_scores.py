@@ -16,7 +16,7 @@ from mnemoscope.audit.answers.checks import (
     to_logits,
 )
 from mnemoscope.audit.errors import InvalidInput
-from mnemoscope.scores import run_scores
+from mnemoscope.predictions import run_scores
 
 N, C = 400, 4
 Arrays = dict[str, np.ndarray]
@@ -211,7 +211,7 @@ def test_overlapping_roles() -> None:
 def test_no_torch_is_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", **arrays())
     code = (
-        "import sys; from mnemoscope.scores import run_scores; "
+        "import sys; from mnemoscope.predictions import run_scores; "
         f"run_scores({str(tmp_path / 'p.npz')!r}); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

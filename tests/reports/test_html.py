@@ -11,7 +11,7 @@ from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.reports import phrases
 from mnemoscope.reports.html import render_html, write_report
-from mnemoscope.reports.schema import result_digest
+from mnemoscope.reports.schema import from_json, result_digest, to_json
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
@@ -105,6 +105,20 @@ def test_same_result_same_bytes_and_size(factory, page):
     assert len(page.encode()) < 1_500_000
     made = factory.membership()
     assert render_html(made) == render_html(made)
+
+
+def test_a_result_read_back_gives_the_same_page(factory):
+    """JSON sorts keys; the page must not depend on the order in which a dictionary was filled."""
+    made = factory.one_model()
+    plan = replace(made.plan, policy=dict(reversed(sorted(made.plan.policy.items()))))
+    settings = {"zeal": 1, "Zeal": 2, "batch": 64}
+    made = replace(made, plan=plan, subjects=tuple(replace(s, settings=settings) for s in made.subjects))
+    packages = dict(reversed(sorted(made.environment.packages.items())))
+    assert len(packages) > 1
+    made = replace(made, environment=replace(made.environment, packages=packages))
+    read = from_json(to_json(made))
+    assert list(read.plan.policy) != list(made.plan.policy)
+    assert render_html(read, figures=False) == render_html(made, figures=False)
 
 
 @pytest.mark.parametrize("maker", ["all_words", "one_model", "membership"])
