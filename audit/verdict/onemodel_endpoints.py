@@ -11,6 +11,7 @@ from mnemoscope.audit.statistics.delong import delong
 from mnemoscope.audit.statistics.proportions import clopper_pearson, rate
 from mnemoscope.audit.statistics.rate_differences import difference_of_rates, difference_score
 from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.claims import claim_endpoint
 from mnemoscope.audit.verdict.onemodel_rates import (
     Board,
     Difference,
@@ -70,7 +71,19 @@ def absolute_endpoints(
                 "P1", f"TPR at {alpha:.2g} FPR, {tail}", attack, primary, primary, estimate, bound, outcome, p, detail
             )
         )
+        if policy.claimed_epsilon is not None:
+            endpoints.append(_claim(attack, primary, tail, found, policy))
     return endpoints
+
+
+def _claim(attack: str, primary: bool, tail: Tail, found: TailRate, policy: Policy) -> Endpoint:
+    def tpr_low(level: float) -> float:
+        return clopper_pearson(found.k, found.n, level, "lower").lower
+
+    def fpr_high(level: float) -> float:
+        return clopper_pearson(found.fp, found.n_out, level, "upper").upper
+
+    return claim_endpoint(attack, primary, tail, tpr_low, fpr_high, policy)
 
 
 def equivalence_endpoints(

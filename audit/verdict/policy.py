@@ -58,6 +58,8 @@ class Policy:
         primary_order: names from strongest to weakest.
         power_runs: simulated audits behind a printed power (one-model mode, which is cheap, uses ten times as many).
         power_retained_factor: TPR of retained records assumed in the power simulation, in units of alpha.
+        claimed_epsilon: P7: epsilon of a claim of certified removal that is to be tested; None = no claim.
+        claimed_delta: P7: delta of the claim, in [0, 1).
     """
 
     alpha: float | None = None
@@ -93,6 +95,8 @@ class Policy:
     )
     power_runs: int = 200
     power_retained_factor: float = 10.0
+    claimed_epsilon: float | None = None
+    claimed_delta: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (*_RATES, *_OPTIONAL_RATES, "duplicate_distance", "near_chance"):
@@ -109,6 +113,12 @@ class Policy:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < float("inf"):
                 raise InvalidInput(f"policy.{name}={value!r}: must be a finite number above {least:g}")
+        claim, delta = self.claimed_epsilon, self.claimed_delta
+        number = isinstance(claim, int | float) and not isinstance(claim, bool)
+        if claim is not None and not (number and 0 <= claim < 1e6):
+            raise InvalidInput(f"policy.claimed_epsilon={claim!r}: must be a number of at least 0, or be left out")
+        if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 <= delta < 1:
+            raise InvalidInput(f"policy.claimed_delta={delta!r}: must lie in [0, 1)")
         candidates = self.alpha_candidates
         if not candidates or any(
             isinstance(a, bool) or not isinstance(a, int | float) or not 0 < a < 0.5 for a in candidates

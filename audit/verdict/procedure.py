@@ -27,6 +27,7 @@ from mnemoscope.audit.statistics.fleet import (
 )
 from mnemoscope.audit.statistics.multiple import benjamini_hochberg
 from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.claims import claim_endpoint
 from mnemoscope.audit.verdict.controls import NegativeControl, negative_control
 from mnemoscope.audit.verdict.describe import curve, distributions, finding
 from mnemoscope.audit.verdict.endpoints import (
@@ -328,10 +329,22 @@ class ProcedureAudit:
         twin = self.shared(self.attacks[attack], "forgetting", "retrained")
         at: dict[Tail, FleetRate] = {tail: scores.rates([alpha], tail)[0] for tail in TAILS}
         at_twin: dict[Tail, FleetRate] = {tail: twin.rates([alpha], tail)[0] for tail in TAILS}
+        claims = [] if self.policy.claimed_epsilon is None else [self._claim(attack, t, r) for t, r in at.items()]
         return [
+            *claims,
             *rate_endpoints(attack, primary, at, self.policy, alpha),
             *equivalence_endpoints(attack, primary, at, at_twin, scores.auc(), twin.auc(), self.policy, alpha),
         ]
+
+    def _claim(self, attack: str, tail: Tail, rate: FleetRate) -> Endpoint:
+        def tpr_low(level: float) -> float:
+            return rate.tpr_estimate(level, "lower").low or 0.0
+
+        def fpr_high(level: float) -> float:
+            high = rate.fpr_estimate(level, "upper").high
+            return 1.0 if high is None else high
+
+        return claim_endpoint(attack, attack == self.primary.name, tail, tpr_low, fpr_high, self.policy)
 
     def _describe(
         self, reference: Reference, scored: dict[str, FleetScores]
