@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import gaussian_kde, norm
 
 from mnemoscope.attacks.lira import LiRA, lira_scores
 from mnemoscope.audit.answers.views import Reference, View
@@ -211,11 +211,35 @@ def test_row_21_gaussians_on_correctness_in_sample_find_a_leak_that_is_not_there
 
 
 def test_row_22_the_score_is_one_number_per_record_not_a_mean_over_the_forget_set():
+    """A peer's "LiRA" is a mean of density ratios over the forget set: one record of 200 decides it."""
     rng = np.random.default_rng(9)
-    side = balanced(12, 30, 6, 6, rng)
-    score = LiRA().fit(reference_of(rng.normal(size=(12, 30)), side), rng=rng).score(view_of(rng.normal(size=30)))
-    assert score.shape == (30,)
-    assert np.unique(score).size == 30
+    n, side = 200, balanced(32, 200, 16, 16, rng)
+    phi = rng.normal(size=(32, n))  # nothing leaks
+    reference, target = reference_of(phi, side), rng.normal(size=n)
+    forgotten = np.arange(n) < n // 2
+
+    def ours(values):
+        score = LiRA().fit(reference, rng=rng).score(view_of(values))
+        assert score.shape == (n,)
+        return auc(score[forgotten], score[~forgotten])
+
+    def faulty(values):
+        with np.errstate(all="ignore"):
+            ratios = [
+                gaussian_kde(phi[side[:, j] == 1, j])(values[j]) / gaussian_kde(phi[side[:, j] == 0, j])(values[j])
+                for j in np.flatnonzero(forgotten)
+            ]
+        return float(np.mean(ratios))
+
+    def check(figure):
+        moved = target.copy()
+        moved[0] = 5.0
+        assert 0 <= figure(moved) <= 1
+        assert abs(figure(moved) - figure(target)) <= 1 / forgotten.sum()
+
+    check(ours)
+    with pytest.raises(AssertionError):
+        check(faulty)
 
 
 def test_null_is_one_half_in_thirds_with_left_out_models():

@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from mnemoscope.audit.records.design import Design, Role
 from mnemoscope.audit.work import files, tasks
 from mnemoscope.audit.work import workspace as workspace_module
 from mnemoscope.audit.work.engines import ProcessEngine
+from mnemoscope.audit.work.keys import content_key
 from mnemoscope.audit.work.plugins import make_plugin
 from mnemoscope.audit.work.store import Store
 from mnemoscope.audit.work.tasks import WEIGHTS, describe_method
@@ -175,40 +176,91 @@ def test_what_the_optimiser_saw_must_be_what_the_design_says(
     assert not [entry for entry in Store(tmp_path).ls() if WEIGHTS in entry.files]
 
 
-def crashing_at_four(number: int) -> int:
-    if number == 4:
-        raise KeyboardInterrupt
-    return number
-
-
 def test_peer_defect_11_each_model_commits_before_the_next_begins(
     small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = 0
+    """Row 11: metadata written only after all models are trained, so that a crash loses all."""
 
-    def crashing(*arguments: Any, **rest: Any) -> Trained:
-        nonlocal made
-        if made == 4:
-            raise KeyboardInterrupt
-        made += 1
-        return train_model(*arguments, **rest)
+    def ours(store: Store) -> None:
+        small.workspace(store).fleet("before")
 
-    faulty: list[str] = []
-    with pytest.raises(KeyboardInterrupt):  # models kept in memory, their metadata written after the last one
-        faulty = [str(crashing_at_four(number)) for number in range(6)]
-    with monkeypatch.context() as patch:
-        patch.setattr(tasks, "train_model", crashing)
-        work = small.workspace(Store(tmp_path))
-        with pytest.raises(KeyboardInterrupt):
-            work.fleet("before")
-    assert faulty == []  # the crash lost all
-    assert len(Store(tmp_path).ls()) == 4
-    assert counts(work) == {"train before": (4, 0)}
+    def faulty(store: Store) -> None:
+        work = small.workspace(store)
+        fixed = {"runtime": work.runtime}
+        orders = work.orders("before")
+        models = [tasks.train_model(work.recipe, work.device_data, o.ids, seed=o.seed, **fixed) for o in orders]
+        for number, model in enumerate(models):
+            store.put(content_key("model", 1, {"number": number}), {"seen": model.seen_ids.tobytes()})
+
+    def check(run: Callable[[Store], None], folder: Path) -> None:
+        made = 0
+
+        def crashing(*arguments: Any, **rest: Any) -> Trained:
+            nonlocal made
+            if made == 4:
+                raise KeyboardInterrupt
+            made += 1
+            return train_model(*arguments, **rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tasks, "train_model", crashing)
+            with pytest.raises(KeyboardInterrupt):
+                run(Store(folder))
+        assert len(Store(folder).ls()) == 4
+
+    faulty(Store(tmp_path / "undisturbed"))
+    assert len(Store(tmp_path / "undisturbed").ls()) == 6
+    with pytest.raises(AssertionError):
+        check(faulty, tmp_path / "faulty")
+    check(ours, tmp_path / "ours")
     told: list[tuple[str, int, int]] = []
-    resumed = small.workspace(Store(tmp_path), progress=lambda *step: told.append(step))
+    resumed = small.workspace(Store(tmp_path / "ours"), progress=lambda *step: told.append(step))
     resumed.fleet("before")
     assert counts(resumed) == {"train before": (2, 4)}
     assert told == [("train before", 4, 6), ("train before", 5, 6), ("train before", 6, 6)]
+
+
+def test_peer_defect_12_one_balanced_fleet_serves_every_record(
+    small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 12: a paired design trains two models for each that serves a record as reference."""
+    trained = 0
+
+    def counting(*arguments: Any, **rest: Any) -> Trained:
+        nonlocal trained
+        trained += 1
+        return train_model(*arguments, **rest)
+
+    def ours() -> tuple[int, np.ndarray]:
+        with monkeypatch.context() as patch:
+            patch.setattr(tasks, "train_model", counting)
+            work = small.workspace(Store(tmp_path))
+            seen = [work.seen_ids(ref) for ref in work.fleet("before")]
+        inside = np.array([np.isin(work.design.audited, ids) for ids in seen])
+        # Every model is a target once; all the others are its references, with and without the record.
+        for target in range(len(seen)):
+            others = np.delete(inside, target, axis=0)
+            assert others.any(axis=0).all()
+            assert not others.all(axis=0).any()
+        return trained, np.full(inside.shape[1], len(seen) - 1)
+
+    def faulty(references: int = 5) -> tuple[int, np.ndarray]:
+        rng, n = np.random.default_rng(0), 120
+        fleet = []
+        for _ in range(references):
+            subset = rng.random(n) < 0.5
+            fleet += [subset, ~subset]
+        target = rng.random(n) < 0.5
+        without = ~np.array(fleet)  # of each pair, the one that never saw the record serves it
+        return len([*fleet, target]), without.sum(axis=0)
+
+    def check(design: tuple[int, np.ndarray]) -> None:
+        models, references = design
+        assert (models == references + 1).all()
+
+    check(ours())
+    with pytest.raises(AssertionError):
+        check(faulty())
 
 
 def test_a_store_that_fills_up_keeps_what_was_committed(
