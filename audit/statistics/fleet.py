@@ -172,7 +172,7 @@ class FleetScores:
             raise InvalidInput("FleetScores: the game has no cell on one side; both are needed for a rate")
         if np.unique(self.fold).size < 2:
             raise InvalidInput(
-                "FleetScores: at least 2 folds of models are needed, the threshold comes from another fold"
+                "FleetScores: at least 2 folds of models are needed, attacks that learn are fitted on other folds"
             )
 
     def auc(self) -> FleetAuc:
@@ -263,6 +263,11 @@ class FleetScores:
             for place, k in enumerate(members):
                 others = highest[owner != place]
                 size = values.size - int((model == place).sum())
+                if size == 0:
+                    raise InvalidInput(
+                        f"FleetScores: fold {f} has no out cell in another model than {k}, so no threshold can be set; "
+                        "use fewer folds or more models"
+                    )
                 for fpr in fprs:
                     result[fpr][k] = _level(others, allowed_false_positives(fpr, size))
         return result
@@ -295,9 +300,7 @@ class FleetScores:
         return result
 
 
-def difference(
-    a: FleetRate | FleetAuc, b: FleetRate | FleetAuc, level: float = 0.90, sides: Literal["two", "upper"] = "two"
-) -> Estimate:
+def difference(a: FleetRate | FleetAuc, b: FleetRate | FleetAuc, level: float = 0.90, sides: Sides = "two") -> Estimate:
     """Difference a - b of the same statistic of two fleets on the same cells, with a clustered interval.
 
     For rates the interval is never shorter than the one built from both Clopper-Pearson intervals by the method of
@@ -321,6 +324,8 @@ def difference(
         n = a.n_in
     if sides == "upper":
         low = -1.0
+    if sides == "lower":
+        high = 1.0
     return Estimate(value, Interval(max(-1.0, low), min(1.0, high), level, sides, f"paired difference, {METHOD}"), n=n)
 
 
@@ -367,15 +372,20 @@ def paired_share_difference(
 
 
 def mean_share_difference(
-    hit: NDArray[np.bool_], cells_a: NDArray[np.bool_], cells_b: NDArray[np.bool_], level: float
+    hit: NDArray[np.bool_],
+    cells_a: NDArray[np.bool_],
+    cells_b: NDArray[np.bool_],
+    level: float,
+    sides: Literal["upper", "lower"] = "upper",
 ) -> Estimate:
-    """Share of hits among cells_a minus that among cells_b, with a one-sided upper limit.
+    """Share of hits among cells_a minus that among cells_b, with a one-sided limit.
 
     Args:
         hit: (m, n) bool.
         cells_a: (m, n) bool, the minuend's cells.
         cells_b: (m, n) bool, the subtrahend's cells, disjoint from cells_a.
         level: confidence of the limit; never tighter than the one built from both Clopper-Pearson intervals.
+        sides: which limit; the test of "beyond" needs the lower one.
     """
     na, nb = int(cells_a.sum()), int(cells_b.sum())
     if na == 0 or nb == 0:
@@ -383,17 +393,19 @@ def mean_share_difference(
     ka, kb = int((hit & cells_a).sum()), int((hit & cells_b).sum())
     a, b = ka / na, kb / nb
     influence = np.where(cells_a, (hit - a) / na, 0.0) - np.where(cells_b, (hit - b) / nb, 0.0)
-    half = _quantile(level, "upper", influence) * float(np.sqrt(influence_variance(influence)))
-    high_a = float(clopper_pearson_limits(ka, na, level, "upper")[1])
-    low_b = float(clopper_pearson_limits(kb, nb, level, "lower")[0])
-    high = max(a - b + half, a - b + float(np.hypot(high_a - a, b - low_b)))
-    return Estimate(a - b, Interval(-1.0, min(1.0, high), level, "upper", f"difference of shares, {METHOD}"), ka, na)
+    half = _quantile(level, sides, influence) * float(np.sqrt(influence_variance(influence)))
+    (low_a, low_b), (high_a, high_b) = clopper_pearson_limits((ka, kb), (na, nb), 2.0 * level - 1.0)
+    above, below = np.hypot(high_a - a, b - low_b), np.hypot(a - low_a, high_b - b)
+    low = -1.0 if sides == "upper" else max(-1.0, a - b - max(half, float(below)))
+    high = 1.0 if sides == "lower" else min(1.0, a - b + max(half, float(above)))
+    return Estimate(a - b, Interval(low, high, level, sides, f"difference of shares, {METHOD}"), ka, na)
 
 
 def p_greater(estimate: Estimate, bound: float, degrees: int) -> float | None:
-    """One-sided p-value of "parameter <= bound", from an estimate with an interval or upper limit.
+    """One-sided p-value of "parameter <= bound", from an estimate with a two-sided interval or lower limit.
 
-    The standard error is read back from the interval, so a floor on its width holds for the p-value too.
+    The standard error is read back from the arm below the estimate, so a floor on its width holds for the p-value too.
+    An upper limit does not serve: cut off at 1 it would make the width, and with it the p-value, too small.
 
     Args:
         estimate: a difference or mean with an interval on the t scale.
@@ -403,9 +415,10 @@ def p_greater(estimate: Estimate, bound: float, degrees: int) -> float | None:
     if estimate.value is None or estimate.ci is None:
         return None
     ci = estimate.ci
+    if ci.sides == "upper":
+        raise InvalidInput("p_greater: an upper limit says nothing about the side below; give a lower one")
     quantile = float(stdtrit(degrees, 0.5 + ci.level / 2 if ci.sides == "two" else ci.level))
-    # The width on the side of the bound: upper limits have only that one, two-sided ones use the lower arm.
-    width = ci.upper - estimate.value if ci.sides == "upper" else estimate.value - ci.lower
+    width = estimate.value - ci.lower
     if width <= 0:
         return 0.0 if estimate.value > bound else 1.0
     return float(stdtr(degrees, (bound - estimate.value) * quantile / width))

@@ -1,5 +1,7 @@
 """Findings, curves and distributions of one fleet in one game: description, not decision."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,12 +9,40 @@ from mnemoscope.audit.statistics.fleet import FleetRate, FleetScores
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.result import Curve, Distribution, Finding, ModelRole, Tail, TprAt
 
-__all__ = ["FPR_LEVELS", "curve", "distributions", "finding"]
+__all__ = ["FPR_LEVELS", "curve", "distributions", "finding", "realised_note"]
 
 FPR_LEVELS = (0.1, 0.01, 0.001, 0.0001)
 GREY_BELOW = 8
 """Rates below 8/n non-members are shown grey and are never an endpoint (verdict rules)."""
 CURVE_POINTS = 32
+FAR = 2.0
+"""A realised FPR beyond this factor of its target, either way, makes the TPR beside it one at another FPR."""
+
+
+def realised_note(rates: Sequence[TprAt], note: str = "") -> str:
+    """Add to a finding's note each TPR whose realised FPR lies far from the FPR it is printed under.
+
+    Equal scores, few never-seen trials or models of different scale leave no threshold near the target; the TPR is then
+    that of another FPR, and no number to compare. Where no rate could be computed the reason stands in its place.
+
+    Args:
+        rates: the finding's rates.
+        note: what the note says already.
+
+    >>> far = Estimate(0.0, k=0, n=9000)
+    >>> realised_note([TprAt(0.001, "residual", far, far, False)], "the control")
+    'the control; realised FPR far from its target: 0 of 9,000 at 0.1 % (residual)'
+    """
+    far = []
+    for x in rates:
+        fpr = x.realised_fpr
+        if fpr.value is not None and not x.fpr / FAR <= fpr.value <= x.fpr * FAR:
+            seen = f"{fpr.value:.3g}" if fpr.k is None or fpr.n is None else f"{fpr.k:,} of {fpr.n:,}"
+            far.append(f"{seen} at {100 * x.fpr:.3g} % ({x.tail})")
+    said = [note] if note else []
+    if far:
+        said.append("realised FPR far from its target: " + ", ".join(far))
+    return "; ".join(said)
 
 
 def _tpr_at(rate: FleetRate, tail: Tail, level: float) -> TprAt:
@@ -46,6 +76,7 @@ def finding(
     """
     auc = scores.auc()
     tails: tuple[Tail, Tail] = ("residual", "over-forgotten")
+    rates = tuple(_tpr_at(rate, tail, level) for tail in tails for rate in scores.rates(FPR_LEVELS, tail))
     return Finding(
         attack=attack,
         game=game,
@@ -53,10 +84,10 @@ def finding(
         primary=primary,
         auc=auc.estimate(level),
         balanced_accuracy=scores.best_accuracy(level) if thresholds is None else scores.accuracy_at(thresholds, level),
-        tpr=tuple(_tpr_at(rate, tail, level) for tail in tails for rate in scores.rates(FPR_LEVELS, tail)),
+        tpr=rates,
         n_in=auc.n_in,
         n_out=auc.n_out,
-        note=note,
+        note=realised_note(rates, note),
     )
 
 

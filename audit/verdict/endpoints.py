@@ -4,7 +4,6 @@ The same functions decide on real fleets and on the simulated null fleets behind
 that of the rule as it runs.
 """
 
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -128,7 +127,7 @@ def _exposure(attack: str, tail: Tail, scorer: RecordScorer, policy: Policy, alp
     part = f"share above own record's threshold, {tail}"
     if estimate.value is None or estimate.high is None:
         return Endpoint("P3", part, attack, True, True, estimate, bound, "not computed", None, estimate.reason or "")
-    p = p_greater(estimate, bound, _degrees(scorer.z.shape))
+    p = p_greater(scorer.difference(alpha, policy.level, "lower"), bound, _degrees(scorer.z.shape))
     outcome: Outcome = "within" if estimate.high <= bound else "undecided"
     if p is not None and p <= 1 - policy.level:
         outcome = "beyond"
@@ -141,7 +140,7 @@ def retained_endpoint(attack: str, after: FleetRate, reference: FleetRate, polic
     bound = policy.retained_bound_at(alpha)
     estimate = difference(after, reference, policy.level, "upper")
     assert estimate.high is not None
-    p = p_greater(estimate, bound, _degrees(after.influence.shape))
+    p = p_greater(difference(after, reference, policy.level, "lower"), bound, _degrees(after.influence.shape))
     outcome: Outcome = "within" if estimate.high <= bound else "undecided"
     if p is not None and p <= 1 - policy.level:
         outcome = "beyond"
@@ -175,15 +174,20 @@ def utility_endpoint(
 
 
 def precision_gate(rates: dict[Tail, FleetRate], policy: Policy, alpha: float) -> GateResult:
-    """G3: is the realised FPR known well enough? Its upper limit may not exceed ``tpr_ratio`` x alpha, either tail."""
-    bound = policy.tpr_bound(alpha)
+    """G3: is the realised FPR known well enough, in either tail?
+
+    Its upper limit may not exceed ``tpr_ratio`` x alpha. Nor may it lie below alpha / ``tpr_ratio``: where a block of
+    equal scores leaves no threshold near alpha, hardly anybody is flagged on either side, and a TPR of nothing would
+    pass for a bound that is kept. The second half is stricter than the rule "upper limit at most 2 alpha" alone.
+    """
+    bound, least = policy.tpr_bound(alpha), alpha / policy.tpr_ratio
     uppers = {tail: rate.fpr_estimate(policy.level, "upper") for tail, rate in rates.items()}
-    passed = all(u.high is not None and u.high <= bound for u in uppers.values())
+    passed = all(u.high is not None and least <= u.high <= bound for u in uppers.values())
     observed = "; ".join(f"{tail} {u.k} of {u.n}, at most {u.high:.2%}" for tail, u in uppers.items())
     return GateResult(
         "G3",
         "precision",
-        f"upper limit of the realised FPR at most {bound:.1%}",
+        f"upper limit of the realised FPR at most {bound:.1%} and not below {least:.2%}",
         "pass" if passed else "fail",
         observed,
         "INCONCLUSIVE",

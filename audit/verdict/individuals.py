@@ -7,6 +7,7 @@ arXiv 2605.25819, discuss the bias). The t tail assumes that a record's scores a
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +66,10 @@ class RecordScorer:
         above: NDArray[np.bool_] = self.z > stdtrit(values, 1.0 - alpha)[place].reshape(self.z.shape)
         return above
 
-    def difference(self, alpha: float, level: float = 0.95) -> Estimate:
-        """Share of forgotten cells above their thresholds minus that of never-seen cells, one-sided upper limit."""
+    def difference(self, alpha: float, level: float = 0.95, sides: Literal["upper", "lower"] = "upper") -> Estimate:
+        """Share of forgotten cells above their thresholds minus that of never-seen cells, with a one-sided limit."""
         forgotten, never = (self.side == 1) & self.tested, (self.side == 0) & self.tested
-        return mean_share_difference(self.hits(alpha), forgotten, never, level)
+        return mean_share_difference(self.hits(alpha), forgotten, never, level, sides)
 
 
 def record_p_values(values: Floats, side: NDArray[np.int8]) -> Floats:

@@ -10,7 +10,7 @@ import rfc8785
 from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.protocols import NEED_REMEDIES, Attack
-from mnemoscope.audit.answers.views import Need
+from mnemoscope.audit.answers.views import Need, Side
 from mnemoscope.audit.errors import AuditError, InvalidInput
 from mnemoscope.audit.rng import generator
 from mnemoscope.audit.statistics.proportions import clopper_pearson
@@ -441,7 +441,25 @@ def _hint(plan: OneModelPlan, inputs: OneModelInput) -> str:
 
 
 def _exposure(inputs: OneModelInput, board: Board, policy: Policy, alpha: float) -> list[Endpoint]:
-    if int((inputs.side(inputs.rows(*TESTED)) == 0).sum(axis=0).min()) < 2:
+    """P3; named as not computed where there are reference models enough, but some records were in nearly all of them.
+
+    Left out without a word, a single such record would take P3 away from what WITHIN BOUND requires.
+    """
+    side = inputs.side(inputs.rows(*TESTED))
+    count = (side == Side.OUT).sum(axis=0)
+    if side.shape[0] >= policy.min_references > count.min():
+        few = f"{int((count < policy.min_references).sum())} of {count.size} records"
+        why = f"{few} have fewer than {policy.min_references} reference models that never saw them; leave them out"
+        missing = Estimate(None, reason=why)
+        bound = policy.exposure_bound_at(alpha)
+        return [
+            Endpoint(
+                "P3", f"share beyond own threshold minus never-seen, {tail}", "margin, predictive t", True, True,
+                missing, bound, "not computed", None, why,
+            )
+            for tail in TAILS
+        ]  # fmt: skip
+    if count.min() < 2:
         return []
     reference = inputs.reference(TESTED)
     margin = inputs.view("after", TESTED).signal("margin").mean(axis=-1)

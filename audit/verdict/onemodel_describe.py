@@ -19,6 +19,7 @@ from mnemoscope.audit.statistics.roc import (
     tpr_estimate,
 )
 from mnemoscope.audit.statistics.trials import Estimate, Trials
+from mnemoscope.audit.verdict.describe import realised_note
 from mnemoscope.audit.verdict.onemodel_rates import Difference, Influence
 from mnemoscope.audit.verdict.result import Curve, Distribution, Finding, ModelRole, Tail, TprAt, Utility
 
@@ -71,7 +72,7 @@ def finding(
     n_in = int(trials.is_in.sum())
     return Finding(
         attack, game, models, primary, auc_estimate(trials, level), accuracy, tuple(found), n_in,
-        int(trials.is_in.size) - n_in, note,
+        int(trials.is_in.size) - n_in, realised_note(found, note),
     )  # fmt: skip
 
 

@@ -256,17 +256,19 @@ def change_beyond_drift(attack: str, after: Floats, before: Floats, board: Board
 
 
 def precision_gate(rates: dict[Tail, TailRate], policy: Policy, alpha: float) -> GateResult:
-    """G3: the realised FPR is known well enough in both tails."""
-    bound = policy.tpr_bound(alpha)
+    """G3: the realised FPR is known well enough in both tails.
+
+    Its upper limit may not exceed ``tpr_ratio`` x alpha, nor lie below alpha / ``tpr_ratio``: where equal scores leave
+    no threshold near alpha, an attack that flags nobody would pass for a model that leaks nothing.
+    """
+    bound, least = policy.tpr_bound(alpha), alpha / policy.tpr_ratio
     limits = {tail: clopper_pearson(x.fp, x.n_out, policy.level, "upper").upper for tail, x in rates.items()}
     observed = "; ".join(
         f"{tail} {rates[tail].fp} of {rates[tail].n_out}, at most {limits[tail]:.2%}" for tail in rates
     )
-    passed = all(limit <= bound for limit in limits.values())
-    return GateResult(
-        "G3", "precision", f"upper limit of the realised FPR at most {bound:.2g}", "pass" if passed else "fail",
-        observed, "INCONCLUSIVE",
-    )  # fmt: skip
+    passed = all(least <= limit <= bound for limit in limits.values())
+    rule = f"upper limit of the realised FPR at most {bound:.2g} and not below {least:.2g}"
+    return GateResult("G3", "precision", rule, "pass" if passed else "fail", observed, "INCONCLUSIVE")
 
 
 def positive_control(attack: str, before: Floats, board: Board, policy: Policy, alpha: float) -> GateResult:
@@ -288,10 +290,12 @@ def negative_control(attack: str, after: Floats, board: Board, policy: Policy, a
 
     The never-seen records are those that set thresholds against those that are judged; where the holdout is dealt into
     halves, the halves. It fails where an attack was fitted on some of the records it scores, or where records that
-    count as never seen come from two sources.
+    count as never seen come from two sources. Random halves can show neither, because both would lie in both halves
+    alike: dealt crosswise the gate checks the scores' arithmetic alone, and says so.
     """
     setters = np.flatnonzero(board.sets >= 0)
-    if (board.group[setters] == Group.HOLDOUT).all():
+    dealt = bool((board.group[setters] == Group.HOLDOUT).all())
+    if dealt:
         a, b = setters[board.sets[setters] == 0], setters[board.sets[setters] == 1]
     else:
         a, b = np.flatnonzero(board.rows(Group.HOLDOUT)), setters
@@ -310,6 +314,8 @@ def negative_control(attack: str, after: Floats, board: Board, policy: Policy, a
     p = min(1.0, 3 * min(p_values))
     passed = p > policy.control_level
     observed = f"{attack}: AUC {area.auc:.3f}; high {shares[0]}; low {shares[1]}; p = {p:.3g}"
+    if dealt:
+        observed += "; random halves of the holdout, which two sources would not show in: give calibration records"
     return GateResult(
         "G2", "negative control", f"two sets of never-seen records do not differ (level {policy.control_level:g})",
         "pass" if passed else "fail", observed, "NOT ASSESSED",

@@ -50,10 +50,9 @@ class OneModelInput:
     shadow: Logits | None = None
     shadow_side: NDArray[np.int8] | None = None
     known: Reference | None = None
-    _references: dict[tuple[tuple[Group, ...], Models], Reference] = field(
-        default_factory=dict, repr=False, kw_only=True
-    )
-    _views: dict[tuple[str | int, tuple[Group, ...]], View] = field(default_factory=dict, repr=False, kw_only=True)
+    # Not arguments: dataclasses.replace would hand them on, and the copy would answer for the model it was copied from.
+    _references: dict[tuple[tuple[Group, ...], Models], Reference] = field(default_factory=dict, repr=False, init=False)
+    _views: dict[tuple[str | int, tuple[Group, ...]], View] = field(default_factory=dict, repr=False, init=False)
 
     def __post_init__(self) -> None:
         n = self.ids.size

@@ -301,6 +301,7 @@ class ProcedureAudit:
             )
         utility = self._utility(after)
         if after.test is not None and inputs.retrained.test is not None:
+            endpoints.append(self._no_alpha())
             endpoints.append(utility_endpoint(self._correct(after.test), self._correct(inputs.retrained.test), policy))
         limits = limits_of("procedure", has_fleet=True, process_evidence=process_evidence, policy=policy)
         all_gates = (*own_gates, *gates)
@@ -326,6 +327,18 @@ class ProcedureAudit:
 
     def _pair_endpoints(self, attack: str, scores: FleetScores, alpha: float) -> list[Endpoint]:
         primary = attack == self.primary.name
+    def _no_alpha(self) -> Endpoint:
+        """P1 left open, not lost: the counts bear no decision, which is INCONCLUSIVE and no failure of the audit."""
+        m, n = self.inputs.role.shape
+        detail = (
+            f"{m} models and {n} audited records bear no rate: at none of the candidates would the rule say WITHIN "
+            f"BOUND in {self.policy.min_power:.0%} of audits where nothing leaks"
+        )
+        return Endpoint(
+            "P1", "TPR, residual", self.primary.name, True, True, Estimate(None, reason=detail),
+            self.policy.tpr_ratio, "undecided", None, detail,
+        )  # fmt: skip
+
         twin = self.shared(self.attacks[attack], "forgetting", "retrained")
         at: dict[Tail, FleetRate] = {tail: scores.rates([alpha], tail)[0] for tail in TAILS}
         at_twin: dict[Tail, FleetRate] = {tail: twin.rates([alpha], tail)[0] for tail in TAILS}

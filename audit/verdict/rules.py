@@ -40,7 +40,7 @@ TITLES = {
 
 REMEDIES = {
     "G1": "an attack with more power: more reference models, or more forget records",
-    "G3": "more never-seen records, or a larger alpha fixed before scoring",
+    "G3": "more never-seen records, a larger alpha fixed before scoring, or an attack whose scores tie less",
     "G4": "an audit without the forget records that have a duplicate elsewhere",
     "drift": "at least 5 retrained models (they show what models that never saw the records score), "
     "or never-seen records drawn like the forget records",

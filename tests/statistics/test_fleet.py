@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import stdtr, stdtrit
 from sklearn.metrics import roc_auc_score
 
 from mnemoscope.audit.errors import InvalidInput
@@ -176,6 +177,44 @@ def test_shares_and_paired_differences():
     assert other.value == pytest.approx(a[cells].mean() - a[~cells].mean())
     assert share(a, np.zeros_like(cells)).value is None
     assert mean_share_difference(a, cells, np.zeros_like(cells), 0.95).value is None
+
+
+@pytest.mark.parametrize("hits", [12, 10])
+def test_a_p_value_is_not_read_from_a_limit_cut_off_at_one(hits):
+    """Few cells, nearly all flagged on one side: the upper limit stops at 1, and a width read from it says p = 0."""
+    forgotten = np.zeros((6, 4), np.bool_)
+    forgotten[:3] = True
+    hit = forgotten.copy()
+    hit[0, : 12 - hits] = False
+    upper = mean_share_difference(hit, forgotten, ~forgotten, 0.95)
+    lower = mean_share_difference(hit, forgotten, ~forgotten, 0.95, "lower")
+    assert upper.value == lower.value == pytest.approx(hits / 12)
+    assert upper.high == lower.high == 1.0
+    # Twelve of twelve against none of twelve: Fisher's exact test alone gives 4e-7 for "no difference", and the limit
+    # of the difference lies well below 1.
+    assert 0.4 < lower.low < lower.value - 0.1
+    p = p_greater(lower, 0.5, 5)
+    width = upper.high - upper.value
+    faulty = 0.0 if width <= 0 else float(stdtr(5, (0.5 - upper.value) * float(stdtrit(5, 0.95)) / width))
+    assert faulty < p / 2
+    assert (p <= 0.05) == (lower.low >= 0.5)
+    with pytest.raises(InvalidInput, match="upper limit"):
+        p_greater(upper, 0.5, 5)
+
+
+def test_a_lower_limit_of_a_difference_mirrors_the_upper_one():
+    rng = np.random.default_rng(4)
+    a, b = (clustered_world(rng, 24, 80, 0.5, 0.3).rates([0.05])[0] for _ in range(2))
+    lower, upper = difference(a, b, 0.95, "lower"), difference(b, a, 0.95, "upper")
+    assert lower.low == pytest.approx(-upper.high)
+    assert (lower.high, upper.low) == (1.0, -1.0)
+
+
+def test_a_fold_of_one_model_is_refused_rather_than_flagging_everybody():
+    side = np.tile(np.array([0, 1], np.int8), (3, 20))
+    fleet = FleetScores(np.random.default_rng(0).normal(size=side.shape), side, np.array([0, 0, 1]))
+    with pytest.raises(InvalidInput, match="fewer folds or more models"):
+        fleet.rates([0.1])
 
 
 def test_bad_input_is_refused():

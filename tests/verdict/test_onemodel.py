@@ -126,6 +126,47 @@ def test_sanity_line_stops_on_permuted_labels() -> None:
     assert audit_one_model(wrong, [LIRA], force=True).checks[0].status == "fail"
 
 
+@pytest.mark.parametrize("before", [None, 2.5])
+def test_an_attack_that_flags_nobody_is_no_evidence(before: float | None) -> None:
+    """A 0/1 score leaves no threshold near alpha: 0 hits at 0 false alarms must not pass for a bound that is kept."""
+    subject = audit_one_model(world(0, 1000, r=0, before=before, leak=3.0), [ATTACKS["correctness"]()]).subject
+    residual = next(e for e in subject.endpoints if e.id == "P1")
+    assert (residual.estimate.k, residual.outcome) == (0, "within"), "what would have been believed"
+    assert next(g for g in subject.gates if g.id == "G3").status == "fail"
+    assert subject.verdict.word == "INCONCLUSIVE"
+    finding = next(f for f in subject.findings if f.models == "after")
+    assert "realised FPR far from its target: 0 of 1,000 at 10 % (residual)" in finding.note
+
+
+def test_a_record_without_models_that_never_saw_it_does_not_take_p3_away() -> None:
+    inputs = world(0, 600)
+    side = np.zeros((8, inputs.ids.size), np.int8)
+    side[:, 0] = 1
+    assert inputs.retrained is not None
+    shadow = np.concatenate([inputs.retrained, inputs.retrained[:3]])
+    lone = dataclasses.replace(inputs, retrained=None, shadow=shadow, shadow_side=side)
+    subject = audit_one_model(lone, [LOSS]).subject
+    p3 = [e for e in subject.endpoints if e.id == "P3"]
+    assert [e.outcome for e in p3] == ["not computed", "not computed"]
+    assert all(e.required and "1 of 1200 records" in e.detail for e in p3)
+    assert any("Not computed: P3" in reason for reason in subject.verdict.reasons)
+
+
+def test_random_halves_say_that_they_cannot_show_two_sources() -> None:
+    inputs = world(0, 1000, r=0)
+    dealt = next(g for g in audit_one_model(inputs, [LOSS]).subject.gates if g.id == "G2")
+    assert "give calibration records" in dealt.observed
+    moved = inputs.after.copy()
+    rows = np.arange(1500, 2000)
+    moved[rows, 0, inputs.labels[rows]] -= 2
+    group = inputs.group.copy()
+    group[rows] = Group.CALIBRATION
+    two = dataclasses.replace(inputs, after=moved, group=group)
+    given = next(g for g in audit_one_model(two, [LOSS], force=True).subject.gates if g.id == "G2")
+    assert given.status == "fail"
+    assert "give calibration records" not in given.observed
+
+
 def test_too_few_records_bear_no_rate_and_say_what_would() -> None:
     audit = audit_one_model(world(0, 40), [LIRA])
     v = audit.subject.verdict
@@ -194,6 +235,16 @@ def test_each_retrained_model_is_scored_by_the_others_like_its_twin() -> None:
     reference = inputs.reference((Group.FORGET, Group.HOLDOUT))
     naive = LIRA.fit(reference, rng=np.random.default_rng(0)).score(reference.target(0))
     assert naive.std() < 0.9 * spread[:, 1].mean()
+
+
+def test_a_changed_copy_answers_for_itself() -> None:
+    """Views are kept once computed; a copy with other answers must not be given those of the original."""
+    inputs = world(0, 50)
+    groups = (Group.FORGET, Group.HOLDOUT)
+    inputs.view("after", groups), inputs.reference(groups)  # noqa: B018
+    copy = dataclasses.replace(inputs, after=inputs.after + 1, retrained=inputs.retrained[:3])  # type: ignore[index]
+    assert np.array_equal(copy.view("after", groups).logits, inputs.after + 1)
+    assert copy.reference(groups).n_models == 3
 
 
 def test_runnable_names_what_lacks() -> None:

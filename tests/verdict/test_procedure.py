@@ -8,7 +8,9 @@ import pytest
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.design import Design, Role
+from mnemoscope.audit.statistics.fleet import FleetScores
 from mnemoscope.audit.verdict.controls import negative_control, permute_sides
+from mnemoscope.audit.verdict.describe import finding
 from mnemoscope.audit.verdict.individuals import RecordScorer, record_p_values
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.power import choose_alpha, leak_scale, whole_rule_power
@@ -171,7 +173,29 @@ def test_a_destroyed_model_is_flagged_not_accused():
 
 def test_without_an_alpha_there_is_no_rate_verdict():
     audit, design, rng = make_audit(alpha=None)
-    assert judge(audit, fleet(design, rng, RETRAINED)).verdict.word not in ("WITHIN BOUND", "OUTSIDE BOUND")
+    verdict = judge(audit, fleet(design, rng, RETRAINED)).verdict
+    assert verdict.word == "INCONCLUSIVE", "the counts are too small; nothing failed"
+    assert any("bear no rate" in reason for reason in verdict.reasons)
+
+
+def test_a_rate_at_another_fpr_than_printed_is_noted():
+    """A rate of nothing at an FPR of nothing stands under "0.1 %"; the note must say so, and only there."""
+    audit, design, rng = make_audit()
+    subject = judge(audit, fleet(design, rng, RETRAINED))
+    rates = [f for f in subject.findings if f.tpr]
+    for f in rates:
+        far = [x for x in f.tpr if x.realised_fpr.value is not None and not 0.5 <= x.realised_fpr.value / x.fpr <= 2]
+        assert ("realised FPR far from its target" in f.note) == bool(far)
+        for x in far:
+            assert f"{x.realised_fpr.k:,} of {x.realised_fpr.n:,} at {100 * x.fpr:.3g} % ({x.tail})" in f.note
+        assert not any(x.fpr == 0.1 for x in far)
+    tied = finding("a", "forgetting", "after", True, FleetScores(*_ties(), design.fold), note="said before")
+    assert tied.note.startswith("said before; realised FPR far from its target: 0 of ")
+
+
+def _ties():
+    side = np.tile(np.array([0, 1], np.int8), (M, 50))
+    return np.ones(side.shape), side
 
 
 def test_indistinguishability_has_its_floor_at_one_half():
