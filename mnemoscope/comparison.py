@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.models.recipes import Runtime
 from mnemoscope.audit.rng import child_seed, generator
+from mnemoscope.audit.verdict.endpoints import structure_endpoint
 from mnemoscope.audit.verdict.onemodel import PROBABLY_WRONG, TESTED, audit_one_model, plan_one_model, sanity_check
 from mnemoscope.audit.verdict.onemodel_input import OneModelInput, runnable
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy, load_policy
-from mnemoscope.audit.verdict.result import AuditResult, Check, Cost, DataSummary, GateResult, RecordSet
+from mnemoscope.audit.verdict.result import AuditResult, Check, Cost, DataSummary, Endpoint, GateResult, RecordSet
 from mnemoscope.companions import Workbench, checkpoints_in, choose_recipe, shadow_sides
 from mnemoscope.progress import Progress, Quiet
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 
 if TYPE_CHECKING:
     from mnemoscope.audit.answers.protocols import Attack
+    from mnemoscope.audit.models.data import DeviceData
     from mnemoscope.audit.records.datasets import Dataset
 
 __all__ = ["Comparison", "run_compare"]
@@ -201,6 +203,7 @@ def run_compare(question: Comparison, *, progress: Progress | None = None) -> Au
         duplicates=duplicates,
         identity=_identity(question, note),
         drift=drift,
+        structure=_structure(question, data, records),
         hint="" if retrained is not None else "retrained models (--references 5) would show what such models score",
     )
     clock.lap("attacks, endpoints and verdict")
@@ -219,6 +222,16 @@ def run_compare(question: Comparison, *, progress: Progress | None = None) -> Au
         not_run=found.not_run,
         limitations=LIMITATIONS,
     )
+
+
+def _structure(question: Comparison, data: "DeviceData", records: Records) -> Endpoint:
+    """P6: search the delivered checkpoint for the forget records."""
+    from mnemoscope.audit.models.checkpoints import load_state
+    from mnemoscope.audit.models.contents import record_forms, rows_inside
+
+    forget = records.ids[records.group == Group.FORGET]
+    state, _ = load_state(question.after)
+    return structure_endpoint(int(rows_inside(state, record_forms(data, forget)).sum()), int(forget.size))
 
 
 def _attacks(inputs: OneModelInput) -> "list[Attack]":

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.records.design import Role
+from mnemoscope.audit.verdict.endpoints import structure_endpoint
 from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.procedure import FleetAnswers, ProcedureAudit, ProcedureInput
-from mnemoscope.audit.verdict.result import AuditResult, GateResult, ModelGroup, NotRun
+from mnemoscope.audit.verdict.result import AuditResult, Endpoint, GateResult, ModelGroup, NotRun
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan, SubjectPlan
 from mnemoscope.preparation import PreparedAudit, commit_plan, data_checks, data_summary
 from mnemoscope.progress import Progress
@@ -118,6 +119,7 @@ def run_plan(
                     models=fleets.groups(wanted.name, models, method.name),
                     flags=() if committed else ("exploratory",),
                     cost_fraction=workspace.cost_fraction(models[0].fleet),
+                    structure=fleets.structure(models),
                 )
             )
             told.step("score", i + 1, len(wanted_subjects))
@@ -197,6 +199,20 @@ class _Fleets:
             right = fleet.test[:, :, 0, :].argmax(axis=-1) == self.labels(self.test)
             self.accuracy[name] = float(right.mean())
         return fleet
+
+    def structure(self, models: "tuple[ModelRef, ...]") -> Endpoint:
+        """P6: search each model for the rows it had to forget; models adopted without weights are left out."""
+        from mnemoscope.audit.models.contents import record_forms, rows_inside
+
+        found = searched = 0
+        for ref in models:
+            if ref.weights is None:
+                continue
+            forgotten = self.prepared.design.records(ref.index, Role.FORGOTTEN)
+            forms = record_forms(self.workspace.device_data, forgotten)
+            found += int(rows_inside(self.workspace.model(ref).state_dict(), forms).sum())
+            searched += int(forgotten.size)
+        return structure_endpoint(found, searched)
 
     def gates(self, committed: bool) -> list[GateResult]:
         """G5 to G8 that concern models and plan."""

@@ -14,6 +14,7 @@ from mnemoscope.audit.statistics.fleet import (
     mean_difference,
     p_greater,
 )
+from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.individuals import RecordScorer
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.result import Endpoint, GateResult, Outcome, Tail
@@ -25,6 +26,7 @@ __all__ = [
     "precision_gate",
     "rate_endpoints",
     "retained_endpoint",
+    "structure_endpoint",
     "utility_endpoint",
 ]
 
@@ -170,6 +172,27 @@ def utility_endpoint(
         outcome = "beyond"
     return Endpoint(
         "P5", "accuracy minus retrained", "", False, False, estimate, policy.utility_margin, outcome, None, ""
+    )
+
+
+def structure_endpoint(found: int, n: int) -> Endpoint:
+    """P6: forgotten rows that are stored inside the artefact, exactly; none may be.
+
+    Args:
+        found: (model, record) pairs whose forgotten record is a row of one of the model's tensors.
+        n: pairs searched.
+    """
+    return Endpoint(
+        "P6",
+        "forgotten rows inside the artefact",
+        "",
+        False,
+        False,
+        Estimate(found / n if n else None, None, found, n, None if n else "no artefact was searched"),
+        0.0,
+        "not computed" if n == 0 else "beyond" if found else "within",
+        None,
+        "exact copies in the model's tensors, raw or as inputs",
     )
 
 

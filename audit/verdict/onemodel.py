@@ -224,6 +224,7 @@ def audit_one_model(
     exploratory: bool = False,
     force: bool = False,
     hint: str = "",
+    structure: Endpoint | None = None,
 ) -> OneModelAudit:
     """Audit one model after deletion.
 
@@ -242,6 +243,7 @@ def audit_one_model(
         exploratory: the plan's digest was not fixed before the first score.
         force: go on although the holdout accuracy is near chance.
         hint: what would decide it and at what cost, when the word is INCONCLUSIVE.
+        structure: P6, from whoever holds the model itself.
 
     Returns:
         The subject, its plan, limits, checks and what was not run.
@@ -271,7 +273,7 @@ def audit_one_model(
                 failures.append(f"the primary attack {attack.name} failed: {error}")
 
     drift = _class_drift(inputs, policy) if drift is None else drift
-    endpoints: list[Endpoint] = []
+    endpoints: list[Endpoint] = [] if structure is None else [structure]
     gates = [_gate(g, t, r, f) for g, t, r, f in OTHER_GATES]
     main = results.get(plan.primary)
     alpha = plan.alpha

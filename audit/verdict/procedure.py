@@ -256,6 +256,7 @@ class ProcedureAudit:
         process_evidence: bool = False,
         cost_fraction: float | None = None,
         trained_against: Sequence[str] = (),
+        structure: Endpoint | None = None,
     ) -> Subject:
         """Audit one deletion procedure.
 
@@ -271,6 +272,7 @@ class ProcedureAudit:
             process_evidence: whether records of the deletion process were given.
             cost_fraction: seconds of unlearning over seconds of retraining.
             trained_against: attacks the method trained against; they are no evidence for it.
+            structure: P6, from whoever holds the models themselves.
 
         Returns:
             The subject with its verdict and all numbers behind it.
@@ -278,7 +280,7 @@ class ProcedureAudit:
         inputs, policy, alpha = self.inputs, self.policy, self.alpha
         reference = inputs.reference(after)
         scored = {a: self.score(attack, "forgetting", reference) for a, attack in self.attacks.items()}
-        endpoints: list[Endpoint] = []
+        endpoints: list[Endpoint] = [] if structure is None else [structure]
         own_gates = [self.positive_control, self.negative_control]
         if alpha is not None:
             for attack_name, scores in scored.items():
@@ -299,9 +301,9 @@ class ProcedureAudit:
             own_gates.append(
                 GateResult("G3", "precision", "an alpha that the counts bear", "fail", "none", "INCONCLUSIVE")
             )
+            endpoints.append(self._no_alpha())
         utility = self._utility(after)
         if after.test is not None and inputs.retrained.test is not None:
-            endpoints.append(self._no_alpha())
             endpoints.append(utility_endpoint(self._correct(after.test), self._correct(inputs.retrained.test), policy))
         limits = limits_of("procedure", has_fleet=True, process_evidence=process_evidence, policy=policy)
         all_gates = (*own_gates, *gates)
@@ -325,8 +327,6 @@ class ProcedureAudit:
             cost_fraction_of_retraining=cost_fraction,
         )
 
-    def _pair_endpoints(self, attack: str, scores: FleetScores, alpha: float) -> list[Endpoint]:
-        primary = attack == self.primary.name
     def _no_alpha(self) -> Endpoint:
         """P1 left open, not lost: the counts bear no decision, which is INCONCLUSIVE and no failure of the audit."""
         m, n = self.inputs.role.shape
@@ -339,6 +339,8 @@ class ProcedureAudit:
             self.policy.tpr_ratio, "undecided", None, detail,
         )  # fmt: skip
 
+    def _pair_endpoints(self, attack: str, scores: FleetScores, alpha: float) -> list[Endpoint]:
+        primary = attack == self.primary.name
         twin = self.shared(self.attacks[attack], "forgetting", "retrained")
         at: dict[Tail, FleetRate] = {tail: scores.rates([alpha], tail)[0] for tail in TAILS}
         at_twin: dict[Tail, FleetRate] = {tail: twin.rates([alpha], tail)[0] for tail in TAILS}
