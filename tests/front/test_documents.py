@@ -36,7 +36,7 @@ def shell(code: str, cwd: Path) -> str:
             continue
         words = own.get(words[0], [words[0]]) + words[1:]
         done = subprocess.run(
-            words, cwd=cwd, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+            words, cwd=cwd, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=900
         )
         assert done.returncode == 0, f"$ {line}\n{done.stdout}\n{done.stderr}"
         shown.append(done.stdout)

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,17 +14,24 @@ import pytest
 from mnemoscope.audit.work.store import Store
 
 SCRIPT = Path(__file__).with_name("small_fleet.py")
+LONGEST = 240
+"""Seconds that one process may take, ten times what it does on a busy machine."""
 
 
 def start(store: Path, stack: int) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(SCRIPT), str(store), str(stack)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
     )
+    # Reading its first line must not wait for ever should it hang.
+    watchdog = threading.Timer(LONGEST, process.kill)
+    watchdog.daemon = True
+    watchdog.start()
+    return process
 
 
 def finish(store: Path, stack: int) -> tuple[int, int, float]:
@@ -32,7 +40,7 @@ def finish(store: Path, stack: int) -> tuple[int, int, float]:
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     begun = time.monotonic()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=LONGEST)
     assert process.returncode == 0, err
     words = out.split()
     return int(words[1]), int(words[3]), time.monotonic() - begun
@@ -60,7 +68,7 @@ def test_five_kills_then_the_same_bits(tmp_path: Path) -> None:
         assert process.stdout.readline() == "begun\n"
         time.sleep(rng.uniform(0, seconds * 0.6))
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.communicate(timeout=LONGEST)
         hits += process.returncode == -signal.SIGKILL
         report = Store(killed).verify()
         assert report.ok, report  # nothing half written counts, at any moment
@@ -85,7 +93,7 @@ def test_ctrl_c_leaves_a_consistent_store(tmp_path: Path) -> None:
     while not Store(tmp_path / "store").ls() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LONGEST)
     store = Store(tmp_path / "store")
     if process.returncode != 0:
         assert "KeyboardInterrupt" in err
