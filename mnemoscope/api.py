@@ -53,8 +53,11 @@ def demo(
         device: "auto", "cpu", "cuda", ...
         progress: told of steps; None tells nobody.
     """
+    from mnemoscope.guard import check_out, check_seed
     from mnemoscope.pipeline import demo_plan, run_plan
 
+    check_seed(seed)
+    check_out(out)
     plan = demo_plan(seed=seed, device=device)
     return run_plan(plan, store=str(store), out=Path(out), progress=progress or Quiet())
 
@@ -72,8 +75,10 @@ def run(
         InvalidInput: the plan cannot be read or an entry is not allowed; nothing was computed.
     """
     from mnemoscope.audit.work.plan import load_plan
+    from mnemoscope.guard import check_out
     from mnemoscope.pipeline import run_plan
 
+    check_out(out)
     return run_plan(load_plan(Path(plan)), store=str(store), out=Path(out), progress=progress or Quiet())
 
 
@@ -103,8 +108,10 @@ def compare(
         options: further fields of ``mnemoscope.comparison.Comparison``, e.g. ``references=5``.
     """
     from mnemoscope.comparison import Comparison, run_compare
+    from mnemoscope.guard import check_out
     from mnemoscope.reports.html import write_report
 
+    check_out(out)
     question = Comparison(Path(before), Path(after), Path(model), str(data), forget, holdout, **options)
     result = run_compare(question, progress=progress or Quiet())
     if out is not None:
@@ -126,10 +133,13 @@ def scores(
     Raises:
         InvalidInput: an array is missing, has a wrong shape or values, or the file would have to be unpickled.
     """
+    from mnemoscope.guard import check_out, check_seed
     from mnemoscope.predictions import run_scores
     from mnemoscope.reports.html import write_report
 
     del progress  # seconds of work without steps worth telling
+    check_seed(seed)
+    check_out(out)
     result = run_scores(Path(file), policy=policy, alpha=alpha, seed=seed)
     if out is not None:
         write_report(result, Path(out))

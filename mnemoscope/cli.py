@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from mnemoscope import api
 from mnemoscope.audit.errors import AuditError
+from mnemoscope.guard import LARGEST_SEED
 from mnemoscope.progress import Progress, progress_for
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder that receives result.js
 Store = Annotated[
     str, typer.Option("--store", envvar="MNEMOSCOPE_STORE", help="Where finished work is kept.", show_default=True)
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Root of every random draw.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Root of every random draw.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json, and nothing else, to standard output.")]
 ExitCode = Annotated[bool, typer.Option("--exit-code", help="Exit 0, 3, 4 or 5 by the word of the worst subject.")]
@@ -177,6 +178,9 @@ def compare(
     ] = None,
     label_column: Annotated[str | None, typer.Option("--label-column", help="Label column of a CSV.")] = None,
     data_root: DataRoot = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Let torchvision fetch a named data set that is missing.")
+    ] = False,
     out: Out = Path("runs/compare"),
     policy: Policy = None,
     alpha: Alpha = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.answers.checks import check_resolution
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.models.recipes import Runtime
 from mnemoscope.audit.rng import child_seed, generator
@@ -19,6 +20,7 @@ from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy, load_policy
 from mnemoscope.audit.verdict.result import AuditResult, Check, Cost, DataSummary, Endpoint, GateResult, RecordSet
 from mnemoscope.companions import Workbench, checkpoints_in, choose_recipe, shadow_sides
+from mnemoscope.guard import check_seed
 from mnemoscope.progress import Progress, Quiet
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 
@@ -56,6 +58,7 @@ class Comparison:
         served_digest: sha256 of the checkpoint declared as being in service.
         label_column: label column of a CSV table.
         data_root: folder of torchvision's data sets.
+        download: whether torchvision may fetch a named data set that is missing.
         policy: bounds and levels, a TOML file.
         alpha: false positive rate of the endpoints; None = chosen from counts.
         device: "auto", "cpu", "cuda", ...
@@ -78,6 +81,7 @@ class Comparison:
     served_digest: str | None = None
     label_column: str | None = None
     data_root: Path | None = None
+    download: bool = False
     policy: Policy | Path | str | None = None
     alpha: float | None = None
     device: str = "auto"
@@ -91,6 +95,26 @@ class Comparison:
             )
         if self.references < 0:
             raise InvalidInput(f"references={self.references}: must be 0 or more")
+        check_seed(self.seed)
+        if self.served_digest is not None:
+            bare = self.served_digest.removeprefix("sha256:").lower()
+            if len(bare) != 64 or not set(bare) <= set("0123456789abcdef"):
+                raise InvalidInput(f"served_digest={self.served_digest!r}: must be a sha256, 64 hex digits")
+        self._check_companions()
+
+    def _check_companions(self) -> None:
+        """Folders and counts of other models, before any is trained."""
+        if self.retrained_models is not None:
+            checkpoints_in(self.retrained_models)
+        if self.shadow_models is None:
+            return
+        if not str(self.shadow_models).isdecimal():
+            for path in checkpoints_in(Path(str(self.shadow_models))):
+                _members_file(path)
+        elif int(self.shadow_models) < 2:
+            raise InvalidInput(
+                f"shadow_models={self.shadow_models}: at least 2 are needed, one with each record and one without"
+            )
 
     def rules(self) -> Policy:
         """The policy with the given alpha."""
@@ -173,9 +197,17 @@ def run_compare(question: Comparison, *, progress: Progress | None = None) -> Au
     policy, clock = question.rules(), _Clock()
     for path in (question.before, question.after):
         if not path.is_file():
-            raise InvalidInput(f"{path}: there is no such checkpoint; give a safetensors or state_dict file")
-    dataset = load_dataset(question.data, data_root=question.data_root, label_column=question.label_column)
+            what = "is a folder" if path.is_dir() else "there is no such checkpoint"
+            raise InvalidInput(f"{path}: {what}; give a safetensors or state_dict file")
+    dataset = load_dataset(
+        question.data,
+        data_root=question.data_root,
+        download=question.download,
+        label_column=question.label_column,
+    )
     records = select(question, dataset)
+    forget, holdout = records.of(Group.FORGET), records.of(Group.HOLDOUT)
+    check_resolution(forget.size, holdout.size, max(policy.candidates()))
     runtime = Runtime(device=question.device)
     data = DeviceData(dataset, runtime.torch_device(), subject=load_subject(question.model))
     bench = Workbench(data, dataset, Store(question.store), runtime, question.seed, told)
@@ -278,8 +310,6 @@ def _shadow(question: Comparison, bench: Workbench, records: Records) -> tuple[L
     if not str(question.shadow_models).isdecimal():
         return _shadow_folder(Path(str(question.shadow_models)), bench, records)
     count = int(question.shadow_models)
-    if count < 2:
-        raise InvalidInput(f"shadow_models={count}: at least 2 are needed, one with each record and one without")
     played = np.isin(records.group, (Group.FORGET, Group.HOLDOUT))
     side = np.full((count, records.ids.size), -1, np.int8)
     side[:, played] = shadow_sides(count, int(played.sum()), rng=generator(question.seed, "compare", "sides"))
@@ -297,12 +327,18 @@ def _shadow_folder(folder: Path, bench: Workbench, records: Records) -> tuple[Lo
 
     logits, sides = [], []
     for path in checkpoints_in(folder):
-        members = path.with_suffix(".csv")
-        if not members.is_file():
-            raise InvalidInput(f"{path}: {members.name} is missing; it must list the records this model saw")
-        sides.append(np.isin(records.ids, select_records(bench.dataset, str(members), seed=0)).astype(np.int8))
+        seen = select_records(bench.dataset, str(_members_file(path)), seed=0)
+        sides.append(np.isin(records.ids, seen).astype(np.int8))
         logits.append(bench.delivered(path, records.ids))
     return np.stack(logits), np.stack(sides)
+
+
+def _members_file(checkpoint: Path) -> Path:
+    """The list of records beside a shadow model's checkpoint."""
+    members = checkpoint.with_suffix(".csv")
+    if not members.is_file():
+        raise InvalidInput(f"{checkpoint}: {members.name} is missing; it must list the records this model saw")
+    return members
 
 
 def _record_checks(
@@ -350,8 +386,6 @@ def _identity(question: Comparison, note: str) -> GateResult:
     observed = f"tested: {tested}"
     if served is not None:
         bare = served.removeprefix("sha256:").lower()
-        if len(bare) != 64 or not set(bare) <= set("0123456789abcdef"):
-            raise InvalidInput(f"served_digest={served!r}: must be a sha256, 64 hex digits")
         same = bare == tested.removeprefix("sha256:")
         observed += "; the one declared as served" if same else f"; declared as served: sha256:{bare}"
     else:

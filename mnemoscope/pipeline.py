@@ -47,6 +47,7 @@ def run_plan(
     Returns:
         The result, one subject for each deletion procedure of the plan.
     """
+    from mnemoscope.audit.models.training import fresh_model
     from mnemoscope.audit.work.plan import load_method
     from mnemoscope.audit.work.store import Store
     from mnemoscope.audit.work.workspace import Workspace
@@ -57,8 +58,6 @@ def run_plan(
     prepared = PreparedAudit(plan, store=opened, progress=progress)
     watch, told = prepared.watch, prepared.progress
     prepared.powers  # noqa: B018  # alpha is chosen here, before any model exists
-    committed = commit_plan(plan, prepared.alpha, out)
-    checks, data_gates = data_checks(prepared)
     workspace = Workspace(
         opened,
         prepared.dataset,
@@ -70,6 +69,10 @@ def run_plan(
         subject=plan.load_subject(),
         engine=plan.build_engine(),
     )
+    # A model that cannot be built is found here: a plan is committed when it can be carried out.
+    fresh_model(workspace.recipe, workspace.device_data, seed=0)
+    checks, data_gates = data_checks(prepared)
+    committed = commit_plan(plan, prepared.alpha, out)
     fleets = _Fleets(prepared, workspace)
     inputs = ProcedureInput(
         design=prepared.design,

@@ -14,12 +14,23 @@ from mnemoscope.progress import Progress
 
 if TYPE_CHECKING:
     from mnemoscope.audit.work.exchange import ExportReport
-    from mnemoscope.audit.work.workspace import Workspace
+    from mnemoscope.audit.work.workspace import FleetName, Replica, Workspace
 
 __all__ = ["check_plan", "export_orders"]
 
 TRIAL_STEPS = 8
-FLEETS = (("before", "A"), ("retrained", "A"), ("retrained", "B"))
+FLEETS: tuple[tuple["FleetName", "Replica"], ...] = (("before", "A"), ("retrained", "A"), ("retrained", "B"))
+
+
+def _fleets(plan: Plan) -> list[tuple["FleetName", "Replica"]]:
+    """The fleets an audit trains: retraining as a subject is a third retrained fleet."""
+    from mnemoscope.audit.work.plan import load_method
+    from mnemoscope.unlearning import METHODS
+    from mnemoscope.unlearning.retrain import Retrain
+
+    methods = [load_method(subject, METHODS, folder=plan.folder) for subject in plan.subjects or DEFAULT_SUBJECTS]
+    third: tuple[FleetName, Replica] = ("retrained", "C")
+    return [*FLEETS, *([third] if any(isinstance(method, Retrain) for method in methods) else [])]
 
 
 def _open(prepared: PreparedAudit) -> "Workspace":
@@ -46,15 +57,11 @@ def check_plan(plan: Plan, *, store: str | Path, progress: Progress | None = Non
         InvalidInput: an entry that is not allowed, or a data set with too few records.
         MissingNeed: attacks that lack something, all listed.
     """
-    from mnemoscope.audit.work.plan import load_method
     from mnemoscope.audit.work.store import Store
-    from mnemoscope.unlearning import METHODS
-    from mnemoscope.unlearning.retrain import Retrain
 
     prepared = PreparedAudit(plan, store=Store(store), progress=progress)
     subjects = plan.subjects or DEFAULT_SUBJECTS
-    methods = [load_method(subject, METHODS, folder=plan.folder) for subject in subjects]
-    fleets = len(FLEETS) + any(isinstance(method, Retrain) for method in methods)
+    fleets = len(_fleets(plan))
     design = prepared.design
     each = _seconds_a_model(prepared)
     todo = fleets * design.n_models
@@ -112,4 +119,4 @@ def export_orders(plan: Plan, folder: Path, *, store: str | Path, progress: Prog
     design = prepared.design
     # The order in which an audit asks its models: an adopted logits file stands in for exactly these answers.
     asked = np.concatenate([design.audited, design.records(0, Role.POPULATION), design.records(0, Role.TEST)])
-    return export_plan(_open(prepared), folder, ids=asked, queries=plan.attacks.queries)
+    return export_plan(_open(prepared), folder, ids=asked, queries=plan.attacks.queries, fleets=_fleets(plan))

@@ -149,14 +149,16 @@ def read_scores(file: Path | str) -> tuple[OneModelInput, Mode]:
     except FileNotFoundError:
         raise InvalidInput(f"{path.name}: there is no such file; give an .npz file of predictions") from None
     except OSError as error:
-        raise InvalidInput(f"{path.name}: cannot be read ({error.strerror}); give an .npz file") from error
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror}); give an .npz file of predictions") from error
     # The stream is ours, so that it is closed whatever NumPy makes of a damaged file.
     with stream:
         try:
             archive = np.load(stream, allow_pickle=False)
         except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            # NumPy takes what it does not know for a pickle and tells how to load one unsafely: no advice to repeat.
+            why = "it is no archive of arrays" if "pickle" in str(error) else str(error)
             raise InvalidInput(
-                f"{path.name}: is no readable .npz file ({error}); write it with numpy.savez, plain numbers only"
+                f"{path.name}: is no readable .npz file ({why}); write it with numpy.savez, plain numbers only"
             ) from error
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise InvalidInput(f"{path.name}: holds a single array; give an .npz file with named arrays (numpy.savez)")
@@ -221,7 +223,7 @@ def _answers(archive: np.lib.npyio.NpzFile, prefix: str, shape: tuple[int | None
     if name is None:
         return None
     array = _array(archive, name)
-    if array.ndim == len(shape) - 1:
+    if array.ndim == len(shape) - 1 and array.ndim and _fits(array.shape, (*shape[:-2], shape[-1])):
         array = array[..., None, :]
     check_shape(name, array, shape, meaning)
     if array.shape[-1] < 2:
@@ -231,6 +233,10 @@ def _answers(archive: np.lib.npyio.NpzFile, prefix: str, shape: tuple[int | None
         return to_logits(array)
     check_logits(name, array)
     return np.ascontiguousarray(array, np.float32)
+
+
+def _fits(given: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return all(w is None or w == g for g, w in zip(given, wanted, strict=True))
 
 
 def _assemble(archive: np.lib.npyio.NpzFile) -> tuple[OneModelInput, Mode]:
@@ -283,7 +289,10 @@ def _members(member: NDArray[np.generic], name: str, n: int) -> NDArray[np.int8]
 
 def _roles(role: NDArray[np.generic], n: int) -> NDArray[np.int8]:
     if role.shape != (n,) or role.dtype.kind not in "US":
-        raise InvalidInput(f"[A5] role: given {role.dtype} of shape {role.shape}; allowed: text of shape ({n},)")
+        raise InvalidInput(
+            f"[A5] role: given {role.dtype} of shape {role.shape}; allowed: text of shape ({n},). "
+            "Write forget or holdout for each record, or give 1 and 0 as member"
+        )
     text = role.astype("U16")
     group = np.full(n, -1, np.int8)
     for g in Group:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.answers.checks import check_resolution
 from mnemoscope.audit.answers.protocols import Attack, check_needs
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput
@@ -39,6 +40,10 @@ POWER_VERSION = 3
 
 OFFERED = Need.SHADOW_IN | Need.SHADOW_OUT | Need.POPULATION
 """What a fleet with roles provides to an attack."""
+
+
+LEAST_A_MODEL = 10
+"""Forgotten and never-seen records of one model, which the blind baseline compares by cross-validation."""
 
 
 class Stopwatch:
@@ -83,6 +88,7 @@ class PreparedAudit:
             self.dataset: Dataset = plan.load_dataset()
             self.design = plan_design(plan, self.dataset)
         self.policy: Policy = load_policy(plan.policy)
+        self._check_counts()
         specs = plan.attack_specs(tuple(name for name in DEFAULT_ATTACKS if not name.endswith("_offline")))
         self.attacks: list[Attack] = [load_attack(spec, ATTACKS) for spec in specs]
         check_needs([(attack.name, attack.needs) for attack in self.attacks], OFFERED)
@@ -90,6 +96,20 @@ class PreparedAudit:
         if plan.attacks.primary is not None and plan.attacks.primary not in names:
             raise InvalidInput(f"attacks.primary={plan.attacks.primary!r} is not run; attacks run: {', '.join(names)}")
         self.primary = plan.attacks.primary or self.policy.choose_primary(names)
+
+    def _check_counts(self) -> None:
+        """Refuse counts that bear no rate, and a recipe that sees no record, before anything is computed."""
+        role = self.design.roles_of(self.design.audited)
+        forgotten, never = (int((role == r).sum()) for r in (Role.FORGOTTEN, Role.NEVER))
+        check_resolution(forgotten, never, max(self.policy.candidates()))
+        each = min(int((row == r).sum()) for row in role for r in (Role.FORGOTTEN, Role.NEVER))
+        if each < LEAST_A_MODEL:
+            raise InvalidInput(
+                f"design.audited={self.design.audited.size}: leaves {each} forgotten or never-seen records a model; "
+                f"allowed: at least {LEAST_A_MODEL} of each. Audit more records, or change design.counts"
+            )
+        if (epochs := self.plan.build_recipe().epochs) < 1:
+            raise InvalidInput(f"recipe.overrides.epochs={epochs}: must be at least 1, or no record is ever seen")
 
     @cached_property
     def powers(self) -> list[Power]:

@@ -170,7 +170,9 @@ def _read_torch(file: Path) -> object:
     except pickle.UnpicklingError as error:
         raise UnsupportedModel(_refusal(file)) from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "empty file"
+        told = str(error).splitlines()[0] if str(error) else "empty file"
+        # Bytes that are no pickle make its reader fail on a number that means nothing to the user.
+        reason = "it is no file of torch" if isinstance(error, (KeyError, IndexError)) else told
         raise UnsupportedModel(
             f"{file.name} is no checkpoint that can be read ({reason}); "
             "give a safetensors file or one written by torch.save(model.state_dict(), path)"

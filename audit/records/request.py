@@ -203,6 +203,8 @@ def _mixed(dataset: Dataset, words: Sequence[str], source: str) -> Ids:
     if unknown:
         shown = source if len(source) < 60 else source[:57] + "..."
         known = [f"class:{unknown[0]}"] if unknown[0] in dataset.classes else dataset.keys
+        if len(words) == 1 and Path(unknown[0]).suffix.lower() in {".csv", ".txt"}:
+            raise InvalidInput(f"{shown}: there is no such file; allowed: {FORMS}")
         raise InvalidInput(
             f"{shown}: {len(unknown)} of {len(words)} are neither keys nor ids of {dataset.name}: "
             f"{some(unknown)}{nearest(unknown[0], known)}; allowed: {FORMS}"

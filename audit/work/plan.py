@@ -210,7 +210,7 @@ class Plan:
     """
 
     name: Text = "audit"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
     data: DataPlan = field(default_factory=DataPlan)
     design: DesignPlan = field(default_factory=DesignPlan)
     recipe: RecipePlan = field(default_factory=RecipePlan)
