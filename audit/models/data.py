@@ -94,6 +94,16 @@ class DeviceData:
         self._scale = None if std is None else torch.from_numpy(1 / std).to(self.device)
 
     @property
+    def constants(self) -> tuple[list[float], list[float]] | None:
+        """What is subtracted from raw values and what they are then divided by, a number a channel or column.
+
+        None where values are used as they are, or where the user's own ``transform`` takes their place.
+        """
+        if self._mean is None or self._scale is None:
+            return None
+        return self._mean.flatten().tolist(), (1 / self._scale).flatten().tolist()
+
+    @property
     def is_image(self) -> bool:
         """Whether inputs are images, so that flips and shifts mean something."""
         return self.x.ndim == 4

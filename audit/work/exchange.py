@@ -111,6 +111,16 @@ def export_plan(
     return ExportReport(tuple(names), present, out_dir)
 
 
+def _input(workspace: "Workspace") -> dict[str, Any]:
+    """How raw values become what the model sees: weights made elsewhere are asked here through the same."""
+    data = workspace.device_data
+    if data.subject is not None:
+        return {"by": "transform() of the subject.py, where it has one", "shape": list(data.input_shape)}
+    constants = data.constants
+    subtract, divide_by = ([0.0], [1.0]) if constants is None else constants
+    return {"shape": list(data.input_shape), "subtract": subtract, "divide_by": divide_by}
+
+
 def _order(
     workspace: "Workspace", order: "ModelOrder", ids: NDArray[np.int64], queries: Sequence[str], state: dict[str, Any]
 ) -> dict[str, Any]:
@@ -123,6 +133,7 @@ def _order(
             "fleet": order.fleet,
             "model": order.index,
             "data": {"name": dataset.name, "digest": dataset.digest, "classes": len(dataset.classes)},
+            "input": _input(workspace),
             "recipe": workspace.recipe.key_parts(),
             "seed": str(order.seed),
             "train": {"ids": order.ids.tolist(), "keys": list(dataset.keys_of(order.ids))},
@@ -323,8 +334,10 @@ For each <name>.json, train one model and put the result beside it, as one of
   <name>.logits.npy     or its answers alone: float32, shape "answers.shape", records in the order of "answers.ids"
 
 Train on the records of "train" (ids, and keys as in your data) and on no other: not for validation, tuning or early
-stopping either. "seed" is to be used for all randomness; "recipe" says how to train. Records of "forget" are listed so
-that you know them; models of the fleet "retrained" must never see them.
+stopping either. The model gets records as "input" says: images channels first, "subtract" taken from the raw values,
+the rest divided by "divide_by"; weights that were trained on other inputs would be asked wrongly. "seed" is to be used
+for all randomness; "recipe" says how to train. Records of "forget" are listed so that you know them; models of the
+fleet "retrained" must never see them.
 
 Then, where the audit runs:  mnemoscope adopt DIR
 """
