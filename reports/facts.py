@@ -108,12 +108,15 @@ def headline(result: AuditResult, subject: Subject) -> Headline:
     judged = main_role(result)
     after = tpr_at(subject, attack, game, judged, fpr)
     over = tpr_at(subject, attack, game, judged, fpr, "over-forgotten")
-    if after.value is None:
-        after = _endpoint_rate(subject, attack, "residual") or after
-    if over.value is None:
-        over = _endpoint_rate(subject, attack, "over-forgotten") or over
+    after = _that_decided(after, _endpoint_rate(subject, attack, "residual"))
+    over = _that_decided(over, _endpoint_rate(subject, attack, "over-forgotten"))
     before, retrained, no_op = (tpr_at(subject, attack, game, role, fpr) for role in ("before", "retrained", "no-op"))
     return Headline(game, attack, fpr, after, over, before, retrained, no_op)
+
+
+def _that_decided(found: Estimate, decided: Estimate | None) -> Estimate:
+    """The finding, unless the endpoint counted at another threshold: the word rests on the endpoint's counts."""
+    return found if decided is None or (found.value is not None and found.k == decided.k) else decided
 
 
 def _endpoint_rate(subject: Subject, attack: str, tail: str) -> Estimate | None:
