@@ -219,32 +219,9 @@ class _Fleets:
 
     def gates(self, committed: bool) -> list[GateResult]:
         """G5 to G8 that concern models and plan."""
-        design = self.prepared.design
-        trained = [set(design.records(k, Role.BACKGROUND, Role.KEPT).tolist()) for k in range(design.n_models)]
-        clean = all(
-            not trained[k] & set(design.records(k, Role.FORGOTTEN, Role.NEVER).tolist()) for k in range(design.n_models)
-        )
-        gap = self.accuracy.get("before", np.nan) - self.accuracy.get("retrained A", np.nan)
-        m = design.n_models
-        margin = self.prepared.policy.utility_margin
         return [
-            GateResult(
-                "G5",
-                "identity",
-                "answers come from the models listed, by digest; retrained models never saw a forgotten record",
-                "pass" if clean else "fail",
-                f"{m} models a fleet, digests re-verified on reading; trained ids recorded by the trainer",
-                "NOT ASSESSED",
-            ),
-            GateResult(
-                "G7",
-                "references",
-                f"at least {self.prepared.policy.min_references} retrained models with different seeds, "
-                f"accuracy within {margin:.0%} of the before models",
-                "pass" if m >= self.prepared.policy.min_references and not abs(gap) > margin else "fail",
-                f"{m} retrained models in each of two fleets; accuracy before minus retrained {gap:+.2%}",
-                "tier",
-            ),
+            self._identity(),
+            self._references(),
             GateResult(
                 "G8",
                 "plan",
@@ -254,6 +231,38 @@ class _Fleets:
                 "exploratory",
             ),
         ]
+
+    def _identity(self) -> GateResult:
+        """G5: what the retrained models' optimisers saw, as recorded, holds no record that their model had to forget."""
+        design = self.prepared.design
+        refs = [ref for name in ("retrained A", "retrained B") for ref in self.models[name]]
+        recorded = [ref for ref in refs if self.workspace.has_seen_ids(ref)]
+        tainted = sum(
+            bool(np.isin(design.records(ref.index, Role.FORGOTTEN, Role.NEVER), self.workspace.seen_ids(ref)).any())
+            for ref in recorded
+        )
+        silent = len(refs) - len(recorded)
+        observed = f"{tainted} of {len(recorded)} retrained models saw such a record, by the trainer's own record"
+        return GateResult(
+            "G5",
+            "identity",
+            "answers come from the models listed, by digest; retrained models never saw a forgotten record",
+            "fail" if tainted else "not run" if silent else "pass",
+            observed + (f"; {silent} were made elsewhere and have none" if silent else ""),
+            "NOT ASSESSED",
+        )
+
+    def _references(self) -> GateResult:
+        """G7: enough retrained models, as accurate as the models before."""
+        m, policy = self.prepared.design.n_models, self.prepared.policy
+        rule = f"at least {policy.min_references} retrained models with different seeds, accuracy within "
+        rule += f"{policy.utility_margin:.0%} of the before models"
+        if not {"before", "retrained A"} <= self.accuracy.keys():
+            return GateResult("G7", "references", rule, "not run", f"{m} models; no test records", "tier")
+        gap = self.accuracy["before"] - self.accuracy["retrained A"]
+        good = m >= policy.min_references and abs(gap) <= policy.utility_margin
+        observed = f"{m} retrained models in each of two fleets; accuracy before minus retrained {gap:+.2%}"
+        return GateResult("G7", "references", rule, "pass" if good else "fail", observed, "tier")
 
     def groups(self, name: str, models: "tuple[ModelRef, ...]", method: str) -> tuple[ModelGroup, ...]:
         """The groups of models behind one subject, with digests."""

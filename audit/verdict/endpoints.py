@@ -166,12 +166,14 @@ def utility_endpoint(
 ) -> Endpoint:
     """P5: accuracy on test records not worse than the retrained fleet's by more than the margin."""
     estimate = mean_difference(correct_after, correct_retrained, policy.level, "lower")
+    upper = mean_difference(correct_after, correct_retrained, policy.level, "upper")
     assert estimate.low is not None
+    assert upper.high is not None
     outcome: Outcome = "within" if estimate.low >= -policy.utility_margin else "undecided"
-    if estimate.value is not None and estimate.value < -policy.utility_margin:
+    if upper.high < -policy.utility_margin:
         outcome = "beyond"
     return Endpoint(
-        "P5", "accuracy minus retrained", "", False, False, estimate, policy.utility_margin, outcome, None, ""
+        "P5", "accuracy minus retrained", "", False, False, estimate, -policy.utility_margin, outcome, None, ""
     )
 
 

@@ -451,6 +451,10 @@ class Workspace:
             return f"{torch.cuda.get_device_name(device)} ({device})"
         return f"{device.type} ({platform.machine()})"
 
+    def has_seen_ids(self, ref: ModelRef) -> bool:
+        """Whether the trainer's record of what a model's optimiser saw is in the store; adopted models have none."""
+        return SEEN in self._entry(ref.key).files
+
     def seen_ids(self, ref: ModelRef) -> NDArray[np.int64]:
         """Return the ids that the optimiser saw while a model was trained, ascending, as the trainer recorded them."""
         entry = self._entry(ref.key)
