@@ -105,9 +105,10 @@ class _World:
                 return
             beside = {Path(entry).stem for entry in os.listdir(self.finder.folder)}
             local = {name for name in beside if name in sys.modules and self.finder.find_spec(name) is not None}
-            hidden = {name: m for name, m in list(sys.modules.items()) if name.partition(".")[0] in local}
+            outside = dict(sys.modules)
+            hidden = {name: m for name, m in outside.items() if name.partition(".")[0] in local} if local else {}
             for name in hidden:
-                del sys.modules[name]
+                del sys.modules[name], outside[name]
             sys.modules.update(self.modules)
             sys.meta_path.insert(0, self.finder)
             self.inside = True
@@ -116,7 +117,9 @@ class _World:
             finally:
                 self.inside = False
                 sys.meta_path.remove(self.finder)
-                for name, module in list(sys.modules.items()):
+                # This runs for every batch: only what came in meanwhile is asked where it is from.
+                for name in sys.modules.keys() - outside.keys():
+                    module = sys.modules[name]
                     if name in self.modules or (isinstance(module, ModuleType) and self.finder.owns(module)):
                         self.modules[name] = sys.modules.pop(name)
                 sys.modules.update(hidden)

@@ -207,3 +207,24 @@ def test_a_subject_trains_saves_and_loads_like_any_model(tmp_path, colour):
         train_model(Recipe("subject", subject="sha256:0"), data, ids, seed=1, runtime=RUNTIME)
     with pytest.raises(InvalidInput, match=r"needs the user's subject\.py"):
         train_model(recipe, DeviceData(colour), ids, seed=1, runtime=RUNTIME)
+
+
+def test_answering_a_batch_does_not_search_all_modules(tmp_path, monkeypatch):
+    """The folder is entered for every batch: asking thousands of modules where they are from took most of a training."""
+    path = write(
+        tmp_path,
+        subject="""
+        from torch import nn
+        import helper
+        def model():
+            return nn.Linear(3, 2)
+        """,
+        helper="WIDTH = 2",
+    )
+    subject = load_subject(path)
+    model, asked, finder = subject.build(seed=0), [], subject._world.finder
+    owns = type(finder).owns
+    monkeypatch.setattr(type(finder), "owns", lambda self, module: asked.append(module) or owns(self, module))
+    model(torch.zeros(1, 3))
+    assert len(asked) < 10
+    assert "helper" not in sys.modules
