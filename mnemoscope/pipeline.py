@@ -233,7 +233,7 @@ class _Fleets:
         ]
 
     def _identity(self) -> GateResult:
-        """G5: what the retrained models' optimisers saw, as recorded, holds no record that their model had to forget."""
+        """G5: what the retrained models saw, by the trainer's record, holds nothing that was to be forgotten."""
         design = self.prepared.design
         refs = [ref for name in ("retrained A", "retrained B") for ref in self.models[name]]
         recorded = [ref for ref in refs if self.workspace.has_seen_ids(ref)]
