@@ -47,6 +47,7 @@ demo: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 
 types: $(STAMP) links
 	$(BIN)/python -m mypy

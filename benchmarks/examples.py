@@ -1,7 +1,7 @@
 """Keep the numbers of a finished audit of an example plan, without the points that only figures need.
 
-    mnemoscope run examples/location30.toml --out runs/location30
-    python benchmarks/examples.py runs/location30 --out benchmarks/results/location30.json
+mnemoscope run examples/location30.toml --out runs/location30
+python benchmarks/examples.py runs/location30 --out benchmarks/results/location30.json
 """
 
 import argparse

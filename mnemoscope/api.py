@@ -194,9 +194,7 @@ def plan_check(plan: str | Path, *, store: str | Path = STORE, progress: Progres
     return check_plan(load_plan(Path(plan)), store=store, progress=progress)
 
 
-def export(
-    plan: str | Path, folder: str | Path, *, store: str | Path = STORE, progress: Progress | None = None
-) -> str:
+def export(plan: str | Path, folder: str | Path, *, store: str | Path = STORE, progress: Progress | None = None) -> str:
     """Write one work order per model of a plan; returns a sentence that says how many, and what to do next."""
     from mnemoscope.audit.work.plan import load_plan
     from mnemoscope.planning import export_orders

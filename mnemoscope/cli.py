@@ -81,9 +81,7 @@ DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of to
 DEFAULT_STORE = ".mnemoscope"
 
 
-def _audit(
-    work: Callable[[Progress], "AuditResult"], out: Path | None, *, as_json: bool, exit_code: bool
-) -> None:
+def _audit(work: Callable[[Progress], "AuditResult"], out: Path | None, *, as_json: bool, exit_code: bool) -> None:
     """Do the work under progress bars, show what it found, and leave with the exit code asked for."""
     with progress_for() as progress:
         result = work(progress)
@@ -192,9 +190,7 @@ def compare(
 ) -> None:
     """Audit two checkpoints of your own model, before and after a deletion."""
     options = {name: value for name, value in locals().items() if name not in {"as_json", "exit_code"}}
-    _audit(
-        lambda progress: api.compare(**options, progress=progress), out, as_json=as_json, exit_code=exit_code
-    )
+    _audit(lambda progress: api.compare(**options, progress=progress), out, as_json=as_json, exit_code=exit_code)
 
 
 @app.command(rich_help_panel="Audit")

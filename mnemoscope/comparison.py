@@ -422,9 +422,7 @@ def _summary(dataset: "Dataset", records: Records, checks: tuple[Check, ...]) ->
         if (ids := records.of(group)).size
     )
     shape = tuple(int(s) for s in dataset.values.shape[1:])
-    return DataSummary(
-        dataset.name, dataset.digest, int(dataset.ids.size), len(dataset.classes), shape, sets, checks
-    )
+    return DataSummary(dataset.name, dataset.digest, int(dataset.ids.size), len(dataset.classes), shape, sets, checks)
 
 
 def _with_file_digests(models: Any, question: Comparison) -> Any:

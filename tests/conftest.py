@@ -15,9 +15,7 @@ def allowed_skips(text: str) -> list[tuple[str, str]]:
 
 def is_allowed(nodeid: str, reason: str, allowed: list[tuple[str, str]]) -> bool:
     """Tell whether a skip matches a listed pair of patterns."""
-    return any(
-        fnmatch.fnmatchcase(nodeid, test) and fnmatch.fnmatchcase(reason, pattern) for test, pattern in allowed
-    )
+    return any(fnmatch.fnmatchcase(nodeid, test) and fnmatch.fnmatchcase(reason, pattern) for test, pattern in allowed)
 
 
 class SkipGuard:

@@ -86,9 +86,7 @@ class Trials:
             )
 
     @classmethod
-    def from_fleet(
-        cls, scores: NDArray[np.float64], side: NDArray[np.int8], record_ids: NDArray[np.int64]
-    ) -> "Trials":
+    def from_fleet(cls, scores: NDArray[np.float64], side: NDArray[np.int8], record_ids: NDArray[np.int64]) -> "Trials":
         """Pool (m, n) scores of a fleet; entries whose side is neither IN (1) nor OUT (0) are left out."""
         model, record = np.nonzero(side >= 0)
         return cls(
@@ -99,9 +97,7 @@ class Trials:
         )
 
     @classmethod
-    def one_model(
-        cls, score: NDArray[np.float64], is_in: NDArray[np.bool_], record_ids: NDArray[np.int64]
-    ) -> "Trials":
+    def one_model(cls, score: NDArray[np.float64], is_in: NDArray[np.bool_], record_ids: NDArray[np.int64]) -> "Trials":
         """Trials of a single target model."""
         return cls(score, is_in, record_ids, np.zeros(score.shape, np.int64))
 

@@ -167,9 +167,7 @@ def _result(*words: str) -> "SimpleNamespace":
         ([], 5),
     ],
 )
-def test_exit_code_is_that_of_the_worst_subject(
-    words: list[str], code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exit_code_is_that_of_the_worst_subject(words: list[str], code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "scores", lambda *_, **__: _result(*words))
     monkeypatch.setattr(api, "show", lambda *_: None)
     assert call("scores", "x.npz").exit_code == 0

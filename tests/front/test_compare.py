@@ -130,9 +130,10 @@ def test_result_and_report_are_written_and_read_back(world: World, tmp_path: Pat
     result = world.compare("retrained.pt", out=tmp_path / "found")
     assert json.loads(api.to_json(result))["mode"] == "one-model"
     assert (tmp_path / "found/result.json").read_text(encoding="utf-8") == api.to_json(result)
-    assert api.report(tmp_path / "found", out=tmp_path / "again").read_bytes() == (
-        tmp_path / "found/report.html"
-    ).read_bytes()
+    assert (
+        api.report(tmp_path / "found", out=tmp_path / "again").read_bytes()
+        == (tmp_path / "found/report.html").read_bytes()
+    )
 
 
 @pytest.mark.slow

@@ -210,7 +210,7 @@ def test_a_subject_trains_saves_and_loads_like_any_model(tmp_path, colour):
 
 
 def test_answering_a_batch_does_not_search_all_modules(tmp_path, monkeypatch):
-    """The folder is entered for every batch: asking thousands of modules where they are from took most of a training."""
+    """The folder is entered for every batch: asking all modules where they are from would cost more than it."""
     path = write(
         tmp_path,
         subject="""
