@@ -95,7 +95,7 @@ def test_random_counts_and_shares_are_obeyed(digits):
         ("random:101%", "asks for 1815 records"),
         ("", "an empty selection"),
         (" , ", "selects no records"),
-        ("missing.csv", "neither keys nor ids"),
+        ("missing.csv", "missing.csv: there is no such file"),
     ],
 )
 def test_what_is_unknown_is_named(digits, spec, message):
