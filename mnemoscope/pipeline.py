@@ -13,7 +13,7 @@ from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.procedure import FleetAnswers, ProcedureAudit, ProcedureInput
 from mnemoscope.audit.verdict.result import AuditResult, Endpoint, GateResult, ModelGroup, NotRun
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan, SubjectPlan
-from mnemoscope.preparation import PreparedAudit, commit_plan, data_checks, data_summary
+from mnemoscope.preparation import PreparedAudit, commit_plan, data_checks, data_summary, refuse_changed_data
 from mnemoscope.progress import Progress
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 
@@ -57,6 +57,7 @@ def run_plan(
     opened = Store(store)
     prepared = PreparedAudit(plan, store=opened, progress=progress)
     watch, told = prepared.watch, prepared.progress
+    refuse_changed_data(prepared)
     prepared.powers  # noqa: B018  # alpha is chosen here, before any model exists
     workspace = Workspace(
         opened,

@@ -197,6 +197,27 @@ def plan_design(plan: Plan, dataset: "Dataset") -> Design:
     )
 
 
+def refuse_changed_data(prepared: PreparedAudit) -> None:
+    """Refuse to go on with a plan whose data changed since it was first carried out with this store.
+
+    Raises:
+        InvalidInput: names the keys that were added, removed, altered or moved.
+    """
+    from mnemoscope.audit.records.index import RecordIndex
+
+    assert prepared.store is not None
+    key = content_key("record index of a plan", 1, {"plan": prepared.plan.digest})
+    entry = prepared.store.get(key)
+    if entry is None:
+        index = {"index": prepared.dataset.index.to_bytes()}
+        prepared.store.put(key, index, inputs={"plan": prepared.plan.digest}, meta={"kind": "record index"})
+    elif changes := prepared.dataset.changed_since(RecordIndex.from_bytes(entry.path("index").read_bytes())):
+        raise InvalidInput(
+            f"data {prepared.dataset.name} changed since this plan was first run: {changes.sentence}. Restore these "
+            "records and run the same command again; where the change is meant, give the plan another name"
+        )
+
+
 def commit_plan(plan: Plan, alpha: float | None, out: Path | None) -> bool:
     """Fix the plan's digest before the first score; False where another plan was committed for the same output."""
     if out is None:

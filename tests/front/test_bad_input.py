@@ -18,7 +18,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 from mnemoscope import cli
+from mnemoscope.audit.work.plan import load_plan
+from mnemoscope.audit.work.store import Store
 from mnemoscope.guard import check_out
+from mnemoscope.preparation import PreparedAudit, refuse_changed_data
 
 N = 400
 PLAN = """
@@ -319,6 +322,22 @@ def test_a_place_that_can_be_written_is_not_made_by_the_check(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+def test_run_names_the_keys_of_a_data_set_that_changed(world, tmp_path):
+    x, y = (np.load(world / "digits.npz")[name] for name in ("x", "y"))
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.replace('name = "digits"\n', 'name = "d.npz"\n'))
+    prepared = PreparedAudit(load_plan(plan), store=Store(tmp_path / "store"))
+    refuse_changed_data(prepared)
+    refuse_changed_data(prepared)
+    x[5] = 0
+    np.savez(tmp_path / "d.npz", x=np.concatenate([x[:-1], x[-1:] + 1]), y=y)
+    said = ("2 altered (x/0005, x/1796)", "Restore these", "another name")
+    refused("run", str(plan), "--store", str(tmp_path / "store"), says=said, out=tmp_path / "out")
+    plan.write_text(plan.read_text().replace('name = "tiny"', 'name = "meant"'))
+    refuse_changed_data(PreparedAudit(load_plan(plan), store=Store(tmp_path / "store")))
+
+
 @pytest.mark.slow
 def test_control_c_keeps_the_store_and_the_same_command_goes_on(tmp_path):
     """Models that were committed before the interruption are not trained again."""
@@ -329,7 +348,7 @@ def test_control_c_keeps_the_store_and_the_same_command_goes_on(tmp_path):
     child = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=silent, stderr=subprocess.PIPE, text=True)
     keys = tmp_path / "store/keys"
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and (not keys.is_dir() or len(list(keys.iterdir())) < 3):
+    while time.monotonic() < deadline and (not keys.is_dir() or len(list(keys.iterdir())) < 6):
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
@@ -338,7 +357,7 @@ def test_control_c_keeps_the_store_and_the_same_command_goes_on(tmp_path):
     assert "Traceback" not in said
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["plan.json"]
     kept = {p.name: p.stat().st_mtime_ns for p in keys.iterdir()}
-    assert len(kept) >= 3
+    assert len(kept) >= 6
     assert CliRunner().invoke(cli.app, ["store", "verify", "--store", str(tmp_path / "store")]).exit_code == 0
     again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert again.returncode == 0, again.stderr
