@@ -272,8 +272,20 @@ def data_checks(prepared: PreparedAudit) -> tuple[tuple[Check, ...], list[GateRe
         "INCONCLUSIVE",
     )
     checks = (
-        Check("duplicates", "duplicates across roles", gate.status, gate.observed, "remove one of each pair"),
-        Check("drift", "forgotten against never-seen, no model", drift_gate.status, observed, "draw both alike"),
+        Check(
+            "duplicates",
+            "duplicates across roles",
+            gate.status,
+            gate.observed,
+            "remove one of each pair" if gate.status == "fail" else "",
+        ),
+        Check(
+            "drift",
+            "forgotten against never-seen, no model",
+            drift_gate.status,
+            observed,
+            "draw forgotten and never-seen records alike" if drifted else "",
+        ),
     )
     return checks, [gate, drift_gate]
 

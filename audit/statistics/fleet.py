@@ -398,7 +398,7 @@ def mean_share_difference(
     above, below = np.hypot(high_a - a, b - low_b), np.hypot(a - low_a, high_b - b)
     low = -1.0 if sides == "upper" else max(-1.0, a - b - max(half, float(below)))
     high = 1.0 if sides == "lower" else min(1.0, a - b + max(half, float(above)))
-    return Estimate(a - b, Interval(low, high, level, sides, f"difference of shares, {METHOD}"), ka, na)
+    return Estimate(a - b, Interval(low, high, level, sides, f"difference of shares, {METHOD}"), n=na + nb)
 
 
 def p_greater(estimate: Estimate, bound: float, degrees: int) -> float | None:

@@ -133,7 +133,12 @@ def _exposure(attack: str, tail: Tail, scorer: RecordScorer, policy: Policy, alp
     outcome: Outcome = "within" if estimate.high <= bound else "undecided"
     if p is not None and p <= 1 - policy.level:
         outcome = "beyond"
-    detail = "t quantile of the record's never-seen models, Gaussian over training seeds assumed"
+    hit, tested = scorer.hits(alpha), scorer.tested
+    ours, others = (scorer.side == 1) & tested, (scorer.side == 0) & tested
+    detail = (
+        f"{int((hit & ours).sum())} of {int(ours.sum())} forgotten and {int((hit & others).sum())} of "
+        f"{int(others.sum())} never-seen trials are above it; t quantile, Gaussian over training seeds assumed"
+    )
     return Endpoint("P3", part, attack, True, True, estimate, bound, outcome, p, detail)
 
 

@@ -277,7 +277,9 @@ def _gate_reason(gate: GateResult) -> str:
 
 
 def _meaning_outside(found: Sequence[Endpoint], alpha: float | None) -> str:
-    first = next((e for e in found if e.id == "P1"), found[0])
+    rates = [e for e in found if e.id == "P1"]
+    # The attack that was named beforehand speaks first: its counts stand in the table beside this sentence.
+    first = next((e for e in rates if e.primary), rates[0] if rates else found[0])
     if first.id == "P6":
         return "Rows that were to be removed are still stored inside the model file."
     if first.id == "P1" and first.estimate.k is not None:
