@@ -19,7 +19,7 @@ def main() -> None:
     args = parser.parse_args()
     result = read_result(args.run)
     subjects = tuple(replace(s, curves=(), distributions=(), exposed=()) for s in result.subjects)
-    args.out.write_text(json.dumps(asdict(replace(result, subjects=subjects)), indent=1) + "\n")
+    args.out.write_text(json.dumps(asdict(replace(result, subjects=subjects)), separators=(",", ":")) + "\n")
     for s in subjects:
         print(s.name, s.verdict.word, s.verdict.tier, *s.verdict.flags)
 
