@@ -118,8 +118,8 @@ def test_commands_work_from_the_wheel(installed: Path, elsewhere: Path) -> None:
 def test_the_quick_tests_pass_on_the_wheel(installed: Path, elsewhere: Path) -> None:
     # The tests are copied: beside the repository's own folders they could find the sources instead of the wheel.
     shutil.copytree(ROOT / "tests", elsewhere / "tests", ignore=shutil.ignore_patterns("__pycache__", "packaging"))
-    for name in ("pyproject.toml", "README.md", "CONTRIBUTING.md"):
-        shutil.copy(ROOT / name, elsewhere / name)
+    for path in (ROOT / "pyproject.toml", ROOT / "Makefile", ROOT / "LICENSE", *ROOT.glob("*.md")):
+        shutil.copy(path, elsewhere / path.name)
     for name in ("docs", "examples", "benchmarks"):
         shutil.copytree(ROOT / name, elsewhere / name)
     check = "import mnemoscope, sys; assert mnemoscope.__file__.startswith(sys.argv[1]), mnemoscope.__file__"
