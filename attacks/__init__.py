@@ -6,8 +6,9 @@ from importlib import import_module
 
 from mnemoscope.audit.answers.protocols import Attack
 from mnemoscope.audit.answers.views import Need
+from mnemoscope.audit.statistics.measures import Measure
 
-__all__ = ["ATTACKS", "DEFAULT_ATTACKS", "PRIMARY_ORDER", "default_attacks"]
+__all__ = ["ATTACKS", "DEFAULT_ATTACKS", "MEASURES", "PRIMARY_ORDER", "default_attacks"]
 
 
 def _make(module: str, kind: str, **settings: str | int | float | bool) -> Attack:
@@ -38,6 +39,9 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 }
 """Every attack by name; an entry also takes other settings of the attack, e.g. ``ATTACKS["rmia"](gamma=1.0)``."""
 
+MEASURES: dict[str, Callable[..., Measure]] = {}
+"""Every measure of forgetting by name: functions of whole fleets, each with its floor beside it."""
+
 PRIMARY_ORDER = ("lira", "lira_offline", "rmia", "rmia_offline", "population", "modified_entropy")
 """Strongest first: the primary attack of a plan is the first one that the input allows."""
 
@@ -64,10 +68,12 @@ def default_attacks(offered: Need) -> tuple[str, ...]:
     Returns:
         Names in ``ATTACKS``; the first one in ``PRIMARY_ORDER`` among them is the default primary attack.
 
-    >>> default_attacks(Need.SHADOW_OUT | Need.POPULATION)
+    >>> default_attacks(Need.SCORES | Need.SHADOW_OUT | Need.POPULATION)
     ('lira_offline', 'rmia_offline', 'population', 'loss', 'correctness', 'modified_entropy')
-    >>> default_attacks(Need.NOTHING)
+    >>> default_attacks(Need.SCORES)
     ('loss', 'correctness', 'modified_entropy')
+    >>> default_attacks(Need.NOTHING)
+    ('correctness',)
     """
     allowed = [name for name in DEFAULT_ATTACKS if not ATTACKS[name]().needs & ~offered]
     online = {name for name in allowed if not name.endswith("_offline")}

@@ -88,7 +88,7 @@ class LiRA:
     @property
     def needs(self) -> Need:
         """OUT models, and IN models online."""
-        return Need.SHADOW_OUT | (Need.SHADOW_IN if self.online else Need.NOTHING)
+        return Need.SCORES | Need.SHADOW_OUT | (Need.SHADOW_IN if self.online else Need.NOTHING)
 
     def fit(self, reference: Reference, *, rng: np.random.Generator) -> "LiraScorer":
         """Fit both distributions of every record; nothing is drawn from ``rng``."""

@@ -22,7 +22,7 @@ class Population:
 
     signal: str = "negative_loss"
     name = "population"
-    needs = Need.POPULATION
+    needs = Need.SCORES | Need.POPULATION
 
     def __post_init__(self) -> None:
         if self.signal not in SIGNALS:

@@ -67,8 +67,8 @@ class RMIA:
 
     @property
     def needs(self) -> Need:
-        """OUT models and population records, and IN models online."""
-        return Need.SHADOW_OUT | Need.POPULATION | (Need.SHADOW_IN if self.online else Need.NOTHING)
+        """Scores, OUT models and population records, and IN models online."""
+        return Need.SCORES | Need.SHADOW_OUT | Need.POPULATION | (Need.SHADOW_IN if self.online else Need.NOTHING)
 
     def fit(self, reference: Reference, *, rng: np.random.Generator) -> "RmiaScorer":
         """Compute the normalisers of audited and population records; nothing is drawn from ``rng``."""

@@ -52,8 +52,9 @@ class Threshold:
 
     @property
     def needs(self) -> Need:
-        """Shadow models with both sides for class thresholds, nothing for the global one."""
-        return Need.SHADOW_IN | Need.SHADOW_OUT if self.by_class else Need.NOTHING
+        """Scores for every rule but correctness; shadow models with both sides for class thresholds."""
+        answers = Need.NOTHING if self.rule == "correctness" else Need.SCORES
+        return answers | (Need.SHADOW_IN | Need.SHADOW_OUT if self.by_class else Need.NOTHING)
 
     def fit(self, reference: Reference, *, rng: np.random.Generator) -> "ThresholdScorer":
         """Search the thresholds of highest balanced accuracy on the shadow models; ``rng`` is not used."""

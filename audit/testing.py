@@ -251,7 +251,7 @@ class _Watched:
 def attack_names_missing_needs(attack: Attack) -> None:
     """Without something it declared, nothing runs; with no more than it declared, it works."""
     fleet = toy_fleet(2.0)
-    for need in (Need.SHADOW_IN, Need.SHADOW_OUT, Need.POPULATION, Need.BEFORE):
+    for need in (Need.SHADOW_IN, Need.SHADOW_OUT, Need.POPULATION, Need.BEFORE, Need.SCORES):
         if need not in attack.needs:
             score_target(attack, *_stripped(fleet, need), rng=_rng())
             continue
@@ -271,6 +271,9 @@ def _stripped(fleet: Reference, need: Need) -> tuple[Reference, Any]:
         reference, view = dataclasses.replace(reference, population=None), dataclasses.replace(view, population=None)
     elif need is Need.BEFORE:
         reference, view = dataclasses.replace(reference, before=None), dataclasses.replace(view, before=None)
+    elif need is Need.SCORES:
+        reference = dataclasses.replace(reference, labels_only=True)
+        view = dataclasses.replace(view, labels_only=True)
     else:
         gone = Side.IN if need is Need.SHADOW_IN else Side.OUT
         side = np.where(reference.side == gone, np.int8(Side.LEAVE_OUT), reference.side)

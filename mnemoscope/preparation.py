@@ -38,7 +38,7 @@ __all__ = ["PreparedAudit", "Stopwatch", "commit_plan", "data_checks", "data_sum
 POWER_VERSION = 3
 """Raised by hand when the simulation changes, so that no older number is served."""
 
-OFFERED = Need.SHADOW_IN | Need.SHADOW_OUT | Need.POPULATION
+OFFERED = Need.SCORES | Need.SHADOW_IN | Need.SHADOW_OUT | Need.POPULATION
 """What a fleet with roles provides to an attack."""
 
 

@@ -1,11 +1,12 @@
 """The shapes of plug-ins, and the one function that checks every call of an attack."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.answers.oracle import Oracle
 from mnemoscope.audit.answers.views import Answers, Need, Reference, View
 from mnemoscope.audit.errors import AuditError, MissingNeed
 
@@ -17,6 +18,7 @@ __all__ = [
     "decision_threshold",
     "fleet_thresholds",
     "offered_by",
+    "queries_of",
     "score_fleet",
     "score_target",
 ]
@@ -35,7 +37,11 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Attack(Protocol):
-    """A frozen dataclass of settings with a name, its needs and a fit; it never sees the target's truth."""
+    """A frozen dataclass of settings with a name, its needs and a fit; it never sees the target's truth.
+
+    May also have ``queries: tuple[str, ...]``, the questions whose answers it reads, in that order, by the names that
+    ``infer_logits`` knows; without it, it is given the answers to whatever questions the audit asks.
+    """
 
     @property
     def name(self) -> str:
@@ -70,8 +76,9 @@ NEED_REMEDIES = {
     Need.POPULATION: "population records that no model was trained on",
     Need.BEFORE: "the answers of the model before deletion",
     Need.KNOWN: "records of the target with known membership",
+    Need.SCORES: "the model's scores (it answers with labels only)",
     Need.ORACLE: "live access to the model",
-    Need.GRADIENT: "live access to the model's gradients",
+    Need.GRADIENT: "live access to the model's parameters and gradients",
     Need.FORGET_DATA: "the forget records themselves",
     Need.RETAIN_DATA: "the retained records",
     Need.VALIDATION_DATA: "validation records, which then may not serve as never-seen records",
@@ -109,7 +116,20 @@ def offered_by(reference: Reference, view: View | None = None) -> Need:
         offered |= Need.BEFORE
     if view is not None and view.known is not None:
         offered |= Need.KNOWN
+    if not (reference.labels_only if view is None else view.labels_only):
+        offered |= Need.SCORES
+    oracles: tuple[Oracle | None, ...] = (reference.oracles or (None,)) if view is None else (view.oracle,)
+    if None not in oracles:
+        offered |= Need.ORACLE
+        if all(oracle.white_box for oracle in oracles if oracle is not None):
+            offered |= Need.GRADIENT
     return offered
+
+
+def queries_of(attack: Attack) -> tuple[str, ...] | None:
+    """Return the questions that an attack reads, or None where it takes whatever was asked."""
+    queries: Sequence[str] | None = getattr(attack, "queries", None)
+    return None if queries is None else tuple(queries)
 
 
 def decision_threshold(scorer: Scorer) -> float | None:

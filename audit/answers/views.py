@@ -10,8 +10,9 @@ from enum import Flag, IntEnum, auto
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.answers.oracle import Oracle
 from mnemoscope.audit.answers.signals import compute_signal
-from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.errors import InvalidInput, MissingNeed
 
 __all__ = ["Answers", "Known", "Need", "Reference", "Side", "View", "require_models"]
 
@@ -33,6 +34,7 @@ class Need(Flag):
     POPULATION = auto()
     BEFORE = auto()
     KNOWN = auto()
+    SCORES = auto()
     ORACLE = auto()
     GRADIENT = auto()
     FORGET_DATA = auto()
@@ -49,11 +51,16 @@ class Answers:
         ids: (n,) int64 record ids, unique.
         labels: (n,) int64 true classes.
         logits: (n, q, c) for one model or (m, n, q, c) for m models; float32, q queries, c classes.
+        queries: name of each query, for attacks that read certain ones; () where nobody named them.
+        labels_only: the model gives its predicted class and nothing else; the arg-max of ``logits`` is that class,
+            and no signal but "correctness" exists.
     """
 
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
     logits: NDArray[np.float32]
+    queries: tuple[str, ...] = field(default=(), kw_only=True)
+    labels_only: bool = field(default=False, kw_only=True)
     _signals: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -61,10 +68,36 @@ class Answers:
             raise InvalidInput(f"ids {self.ids.shape} and labels {self.labels.shape} must both be (n,)")
         if self.logits.ndim not in (3, 4) or self.logits.shape[-3] != self.ids.size:
             raise InvalidInput(f"logits {self.logits.shape} must be (n, q, c) or (m, n, q, c) with n = {self.ids.size}")
+        if self.queries and len(self.queries) != self.logits.shape[-2]:
+            raise InvalidInput(f"{len(self.queries)} query names given for logits {self.logits.shape}")
+
+    def query_positions(self, queries: Sequence[str]) -> list[int]:
+        """Return where the named queries lie, in the order given.
+
+        Raises:
+            MissingNeed: a query that was not asked; without names, only the first answer is "identity".
+        """
+        names = self.queries or ("identity",)
+        missing = [query for query in queries if query not in names]
+        if missing:
+            raise MissingNeed(
+                f"{len(missing)} queries were not asked: {', '.join(missing[:5])}; asked were {', '.join(names[:5])}. "
+                "Ask every model the queries that the attack names"
+            )
+        return [names.index(query) for query in queries]
 
     def signal(self, name: str, *, temperature: float = 1.0) -> NDArray[np.float64]:
-        """Return the signal, (n, q) or (m, n, q) float64, read-only; computed once for each name."""
+        """Return the signal, (n, q) or (m, n, q) float64, read-only; computed once for each name.
+
+        Raises:
+            MissingNeed: a signal other than "correctness" of a model that answers with labels only.
+        """
         key = (name, temperature)
+        if self.labels_only and name != "correctness":
+            raise MissingNeed(
+                f"this model answers with labels only: the signal {name!r} needs its scores. "
+                "Use attacks that read labels: correctness, label_augmentation, boundary_distance"
+            )
         if key not in self._signals:
             values = compute_signal(name, self.logits, self.labels, temperature=temperature)
             values.flags.writeable = False
@@ -160,11 +193,13 @@ class View(Answers):
         before: the same records answered by the model before deletion, where the adversary has it.
         population: the target's answers on population records, members of no model.
         known: records with known membership.
+        oracle: live, counted access to the model, where the adversary has it.
     """
 
     before: "View | None" = None
     population: Answers | None = None
     known: Known | None = None
+    oracle: Oracle | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,12 +216,14 @@ class Reference(Answers):
         population: answers of the same m models on the population records, logits (m, z, q, c).
         before: the same m models before deletion, where the attack reads both.
         fold: (m,) int8, folds of models with balanced roles, for attacks that learn.
+        oracles: live, counted access to each of the m models.
     """
 
     side: NDArray[np.int8] = field(kw_only=True)
     population: Answers | None = None
     before: "Reference | None" = None
     fold: NDArray[np.int8] | None = None
+    oracles: tuple[Oracle, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -196,6 +233,8 @@ class Reference(Answers):
             raise InvalidInput(f"side {self.side.shape} must be (m, n) = {self.logits.shape[:2]}")
         if self.fold is not None and self.fold.shape != self.logits.shape[:1]:
             raise InvalidInput(f"fold {self.fold.shape} must be (m,) = {self.logits.shape[:1]}")
+        if self.oracles is not None and len(self.oracles) != self.logits.shape[0]:
+            raise InvalidInput(f"{len(self.oracles)} oracles given for {self.logits.shape[0]} models")
 
     @property
     def n_models(self) -> int:
@@ -203,8 +242,28 @@ class Reference(Answers):
         return int(self.logits.shape[0])
 
     def with_side(self, side: NDArray[np.int8]) -> "Reference":
-        """Return the same answers under another assignment of sides; computed signals are shared."""
-        return replace(self, side=side)
+        """Return the same answers under another assignment of sides, before deletion too; signals are shared."""
+        before = None if self.before is None else replace(self.before, side=side)
+        return replace(self, side=side, before=before)
+
+    def asking(self, queries: Sequence[str]) -> "Reference":
+        """Return the reference with the named queries alone, in the order given."""
+        names = self.queries or ("identity",)
+        if tuple(queries) == names and self.logits.shape[-2] == len(names):
+            return self
+        at = self.query_positions(queries)
+        population = self.population
+        if population is not None:
+            population = replace(population, logits=population.logits[:, :, at], queries=tuple(queries), _signals={})
+        before = None if self.before is None else self.before.asking(queries)
+        return replace(
+            self,
+            logits=self.logits[:, :, at],
+            queries=tuple(queries),
+            population=population,
+            before=before,
+            _signals={key: value[:, :, at] for key, value in self._signals.items()},
+        )
 
     def select(self, models: Sequence[int] | NDArray[np.integer]) -> "Reference":
         """Return the reference restricted to the given model positions, signals carried along."""
@@ -215,6 +274,8 @@ class Reference(Answers):
                 population.ids,
                 population.labels,
                 population.logits[index],
+                queries=population.queries,
+                labels_only=population.labels_only,
                 _signals={key: value[index] for key, value in population._signals.items()},
             )
         return Reference(
@@ -225,6 +286,9 @@ class Reference(Answers):
             population=population,
             before=None if self.before is None else self.before.select(index),
             fold=None if self.fold is None else self.fold[index],
+            oracles=None if self.oracles is None else tuple(self.oracles[k] for k in index),
+            queries=self.queries,
+            labels_only=self.labels_only,
             _signals={key: value[index] for key, value in self._signals.items()},
         )
 
@@ -247,7 +311,12 @@ class Reference(Answers):
                 population.ids,
                 population.labels,
                 population.logits[model],
+                queries=population.queries,
+                labels_only=population.labels_only,
                 _signals={key: value[model] for key, value in population._signals.items()},
             ),
+            oracle=None if self.oracles is None else self.oracles[model],
+            queries=self.queries,
+            labels_only=self.labels_only,
             _signals={key: value[model] for key, value in self._signals.items()},
         )

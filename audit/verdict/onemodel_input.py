@@ -97,7 +97,7 @@ class OneModelInput:
 
     def offered(self, groups: Sequence[Group]) -> Need:
         """What the attacks can have on the records of these groups, every record counted."""
-        offered = Need.NOTHING
+        offered = Need.SCORES
         side = self.side(self.rows(*groups))
         if side.shape[0] and (side == Side.OUT).any(axis=0).all():
             offered |= Need.SHADOW_OUT

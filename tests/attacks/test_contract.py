@@ -69,7 +69,7 @@ class InSample(Threshold):
     """A per-record mean difference that is scored on the models it was fitted on."""
 
     name = "in_sample"
-    needs = Need.SHADOW_IN | Need.SHADOW_OUT
+    needs = Need.SCORES | Need.SHADOW_IN | Need.SHADOW_OUT
 
     def score_fleet(self, reference, *, rng):
         phi = reference.signal("margin")[..., 0]
