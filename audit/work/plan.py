@@ -31,6 +31,7 @@ __all__ = [
     "AttackSpec",
     "AttacksPlan",
     "DataPlan",
+    "DefencesPlan",
     "DesignPlan",
     "Plan",
     "RecipePlan",
@@ -158,13 +159,36 @@ class AttacksPlan:
         primary: the one that decides WITHIN; None leaves it to the policy's order.
         run: names, or "path/to/file.py:Name"; empty means those that the front door runs by default.
         settings: of single attacks, by the name in ``run``.
-        queries: fixed variations of each record that every model is asked.
+        queries: fixed variations of each record that every model is asked; attacks that name queries of their own are
+            given those.
+        measures: measures of forgetting to print beside the attacks; None means the front door's defaults.
+        reconstructions: attacks that recover data from the models of one version pair.
     """
 
     primary: str | None = None
     run: tuple[Text, ...] = ()
     settings: dict[str, Settings] = field(default_factory=dict)
     queries: Annotated[tuple[Text, ...], Field(min_length=1)] = ("identity",)
+    measures: tuple[Text, ...] | None = None
+    reconstructions: tuple[Text, ...] = ()
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class DefencesPlan:
+    """What the audit tries that could help.
+
+    Attributes:
+        answers: wrappers around the models' answers, e.g. "label-only", "top:1", "temperature:5", "round:2"; None
+            means the front door's defaults.
+        dp_noise: noise multipliers of DP-SGD; each trains a fleet of its own.
+        dp_clip: norm to which DP-SGD clips the gradient of a record.
+    """
+
+    answers: tuple[Text, ...] | None = None
+    dp_noise: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    dp_clip: Annotated[float, Field(gt=0)] = 1.0
 
     __pydantic_config__ = STRICT
 
@@ -204,6 +228,7 @@ class Plan:
         recipe: the training.
         subjects: the ways of deleting; empty means those that the front door compares by default.
         attacks: the attacks.
+        defences: what could help.
         policy: the bounds, as a mapping for ``load_policy`` (a file named in the plan is read when the plan is).
         runtime: where and how fast.
         folder: what relative paths start from; set by ``load_plan``, never in the file.
@@ -216,6 +241,7 @@ class Plan:
     recipe: RecipePlan = field(default_factory=RecipePlan)
     subjects: tuple[SubjectPlan, ...] = ()
     attacks: AttacksPlan = field(default_factory=AttacksPlan)
+    defences: DefencesPlan = field(default_factory=DefencesPlan)
     policy: dict[str, Any] = field(default_factory=dict)
     runtime: RuntimePlan = field(default_factory=RuntimePlan)
     folder: str = field(default=".", compare=False)
@@ -574,8 +600,15 @@ name = "digits-mlp"
 # primary = "lira"        # decides WITHIN BOUND; by default the strongest that the input allows
 # run = ["lira", "rmia", "path/to/file.py:Name"]
 queries = ["identity"]    # images also: "flip", "shift:2,0", ...
+# measures = ["klom"]      # printed beside the attacks, each with its floor; [] for none
+# reconstructions = ["linear_reconstruction"]
 # [attacks.settings.rmia]
 # gamma = 1.0
+
+[defences]                # what could help, tried in the same audit
+# answers = ["label-only", "top:1", "temperature:5", "round:2"]
+# dp_noise = [1.0]        # DP-SGD: each noise multiplier trains a fleet of its own (extra "dp")
+# dp_clip = 1.0
 
 [policy]                  # the bounds; or, above the first table, policy = "policy.toml"
 # alpha = 0.01            # by default the smallest that the counts can bear
