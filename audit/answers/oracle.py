@@ -14,19 +14,27 @@ __all__ = ["Oracle"]
 
 
 class Oracle(Protocol):
-    """One model that can be asked again. Every attack run holds the same oracle for a model; counts add up.
+    """One model that can be asked again. Every attack run holds the same oracle for a model; counts add up."""
 
-    Attributes:
-        white_box: whether ``module`` may be called.
-        n_classes: number of outputs.
-        predictions: inputs answered so far.
-        gradients: inputs differentiated so far; those who differentiate report them by ``count_gradients``.
-    """
+    @property
+    def white_box(self) -> bool:
+        """Whether ``module`` may be called."""
+        ...
 
-    white_box: bool
-    n_classes: int
-    predictions: int
-    gradients: int
+    @property
+    def n_classes(self) -> int:
+        """Number of outputs."""
+        ...
+
+    @property
+    def predictions(self) -> int:
+        """Inputs answered so far."""
+        ...
+
+    @property
+    def gradients(self) -> int:
+        """Inputs differentiated so far; those who differentiate report them by ``count_gradients``."""
+        ...
 
     @property
     def device(self) -> "torch.device":
@@ -58,6 +66,13 @@ class Oracle(Protocol):
 
         Raises:
             MissingNeed: the adversary has no white-box access.
+        """
+        ...
+
+    def fresh_module(self, seed: int) -> "nn.Module":
+        """Return an untrained model of the same architecture on the device; its weights depend on the seed alone.
+
+        The architecture is public knowledge of every adversary, the weights are not: no white-box access is needed.
         """
         ...
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,8 +20,10 @@ from mnemoscope.audit.answers.protocols import check_needs
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import AuditError, InvalidInput, StaleArtifact
 from mnemoscope.audit.models.data import DeviceData
+from mnemoscope.audit.models.oracle import ModelOracle
 from mnemoscope.audit.models.recipes import Recipe, Runtime
 from mnemoscope.audit.models.stacking import choose_stack
+from mnemoscope.audit.models.training import fresh_model
 from mnemoscope.audit.records.design import Design, Role
 from mnemoscope.audit.rng import child_seed
 from mnemoscope.audit.verdict.result import Cost
@@ -56,6 +58,9 @@ __all__ = ["ModelOrder", "ModelRef", "Progress", "Workspace"]
 
 IN_MEMORY = 1 << 31
 """Bytes of answers held in memory; more of them are a file of the store's disk, mapped."""
+
+LOADED = 2
+"""Models that live access keeps in memory: a model before deletion and the same one after."""
 
 FleetName = Literal["before", "retrained"]
 Replica = Literal["A", "B", "C"]
@@ -295,6 +300,44 @@ class Workspace:
     def model(self, ref: ModelRef) -> "nn.Module":
         """Return a model of the store in eval mode, on the device; new on every call."""
         return self._bench.load_model(ref.key)
+
+    def oracles(
+        self, models: Sequence[ModelRef], *, white_box: bool = True, labels_only: bool = False
+    ) -> tuple[ModelOracle, ...]:
+        """Return live, counted access to each model; a model is loaded when it is first asked.
+
+        At most two of the models are in memory at a time. What is asked is not kept in the store.
+
+        Args:
+            models: m models.
+            white_box: whether the adversary has the parameters.
+            labels_only: whether the models give their predicted class and nothing else.
+
+        Raises:
+            AuditError: a model of which only answers were adopted.
+            InvalidInput: labels only and white box at once.
+        """
+        unasked = [f"model {ref.index} of {ref.fleet!r}" for ref in models if ref.weights is None]
+        if unasked:
+            raise AuditError(
+                f"{len(unasked)} models cannot be asked live, only their answers were adopted: "
+                f"{', '.join(unasked[:5])}; adopt weights instead, or leave out attacks that ask live"
+            )
+        load = lru_cache(maxsize=LOADED)(self._bench.load_model)
+        return tuple(
+            ModelOracle(
+                partial(load, ref.key),
+                self.device_data,
+                self.runtime,
+                labels_only=labels_only,
+                white_box=white_box,
+                fresh=self._fresh,
+            )
+            for ref in models
+        )
+
+    def _fresh(self, seed: int) -> "nn.Module":
+        return fresh_model(self.recipe, self.device_data, seed=seed)
 
     def _ref(self, fleet: str, index: int, key: str) -> ModelRef:
         entry = self._entry(key)
