@@ -1,5 +1,6 @@
 """A data set on the device: bytes until a batch is used, then normalised floats by constants known beforehand."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,13 +121,21 @@ class DeviceData:
         """Return where the ids are, (k,) int64 on the device, in the order given; unknown ids are named."""
         return torch.from_numpy(_rows(self.ids, np.asarray(ids, dtype=np.int64))).to(self.device)
 
-    def inputs(self, positions: Tensor, *, flip: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """Return the inputs of a batch, moved and mirrored on the way.
+    def inputs(
+        self,
+        positions: Tensor,
+        *,
+        flip: Tensor | None = None,
+        shift: Tensor | None = None,
+        degrees: float = 0.0,
+    ) -> Tensor:
+        """Return the inputs of a batch, moved, mirrored and turned on the way.
 
         Args:
             positions: (...,) int64 on the device, any number of axes.
             flip: (...,) bool, mirrored left to right where true; images only.
             shift: (..., 2) int64, pixels to the right and down; what comes in from outside is zero in raw values.
+            degrees: turn counter-clockwise about the image's centre, bilinear in raw values, zeros come in.
 
         Returns:
             (..., c, h, w) float32 for images (channels-last in memory), (..., d) for tables.
@@ -134,9 +143,24 @@ class DeviceData:
         plain = flip is None and shift is None
         batch = self.x[positions] if plain else self._moved(positions, flip, shift)
         batch = batch.to(torch.float32)
+        if degrees:
+            batch = self._turned(batch, degrees)
         if self._mean is not None and self._scale is not None:
             batch = (batch - self._mean) * self._scale
         return batch.movedim(-1, -3) if self.is_image else batch
+
+    def _turned(self, batch: Tensor, degrees: float) -> Tensor:
+        if not self.is_image:
+            raise InvalidInput(f"data set {self.name!r} has no images: turns are not defined for it")
+        *lead, h, w, c = batch.shape
+        sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+        # From output to input places, in coordinates of -1 to 1 with y down; the ratio keeps pixels square.
+        turn = [[cosine, -sine * h / w, 0.0], [sine * w / h, cosine, 0.0]]
+        images = batch.reshape(-1, h, w, c).movedim(-1, 1)
+        theta = torch.tensor(turn, dtype=batch.dtype, device=batch.device).expand(images.shape[0], 2, 3)
+        grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
+        turned = torch.nn.functional.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+        return turned.movedim(1, -1).reshape(*lead, h, w, c)
 
     def _moved(self, positions: Tensor, flip: Tensor | None, shift: Tensor | None) -> Tensor:
         if not self.is_image:

@@ -1,6 +1,5 @@
 """Recorded answers: logits of a model in eval mode on records and their fixed variations, one transfer out."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,25 +9,11 @@ from torch import Tensor, nn
 
 from mnemoscope.audit.errors import AuditError, InvalidInput, UnsupportedModel
 from mnemoscope.audit.models.data import DeviceData
+from mnemoscope.audit.models.draws import record_normals, record_uniforms
+from mnemoscope.audit.models.queries import Query, check_queries, parse_query
 from mnemoscope.audit.models.recipes import Runtime
 
-__all__ = ["infer_logits", "parse_query"]
-
-_SHIFT = re.compile(r"shift:(-?\d+),(-?\d+)")
-
-
-def parse_query(query: str) -> tuple[bool, tuple[int, int]]:
-    """Return (mirrored, (pixels right, pixels down)) of "identity", "flip" or "shift:dx,dy".
-
-    >>> parse_query("shift:2,-1")
-    (False, (2, -1))
-    """
-    if query in ("identity", "flip"):
-        return query == "flip", (0, 0)
-    match = _SHIFT.fullmatch(query)
-    if match is None:
-        raise InvalidInput(f"query={query!r} is unknown; queries are 'identity', 'flip', 'shift:dx,dy' (whole pixels)")
-    return False, (int(match[1]), int(match[2]))
+__all__ = ["infer_logits", "parse_query", "query_inputs"]
 
 
 def infer_logits(
@@ -49,22 +34,18 @@ def infer_logits(
         data: records on the device.
         ids: (n,) int64 record ids.
         runtime: threads, batch size.
-        queries: "identity", and for images "flip" (left to right) and "shift:dx,dy" (content moves dx right, dy down,
-            zeros come in).
+        queries: names that ``parse_query`` knows: "identity", "noise:scale:index"; for images "flip", "shift:dx,dy",
+            "rotate:degrees"; for tables of zeros and ones "flips:rate:index".
 
     Returns:
         (n, q, c) float32, in the order of ids and queries.
 
     Raises:
-        InvalidInput: an unknown query, a query for images on a table, unknown ids.
+        InvalidInput: an unknown query, a query that this kind of data cannot be asked, unknown ids.
         UnsupportedModel: answers of a wrong shape, too few classes, or answers that change when asked again.
         AuditError: logits that are not finite, with how many records and which.
     """
-    parsed = [parse_query(query) for query in queries]
-    if not parsed:
-        raise InvalidInput("queries is empty; ask at least 'identity'")
-    if not data.is_image and any(query != "identity" for query in queries):
-        raise InvalidInput(f"queries={tuple(queries)}: a table can only be asked 'identity'")
+    parsed = check_queries(queries, is_image=data.is_image)
     ids = np.asarray(ids, dtype=np.int64)
     positions = data.positions(ids)
     if ids.size == 0:
@@ -86,18 +67,51 @@ def infer_logits(
     return logits
 
 
-def _ask(
-    module: nn.Module,
-    data: DeviceData,
-    positions: Tensor,
-    query: tuple[bool, tuple[int, int]],
-    dtype: torch.dtype,
-) -> Tensor:
-    mirrored, moved = query
+def query_inputs(data: DeviceData, positions: Tensor, query: Query) -> Tensor:
+    """Return the inputs that a query asks a model about.
+
+    Args:
+        data: records on the device.
+        positions: (b,) int64 on the device.
+        query: what is done to each record.
+
+    Returns:
+        (b, ...) float32, normalised.
+
+    Raises:
+        InvalidInput: flips of a table that does not hold zeros and ones, as they are, alone.
+    """
     k = positions.numel()
-    flip = torch.ones(k, dtype=torch.bool, device=data.device) if mirrored else None
-    shift = torch.tensor(moved, device=data.device).expand(k, 2) if moved != (0, 0) else None
-    answer = module(data.inputs(positions, flip=flip, shift=shift).to(dtype))
+    if query.kind == "flip":
+        return data.inputs(positions, flip=torch.ones(k, dtype=torch.bool, device=data.device))
+    if query.kind == "shift" and query.shift != (0, 0):
+        return data.inputs(positions, shift=torch.tensor(query.shift, device=data.device).expand(k, 2))
+    if query.kind == "rotate":
+        return data.inputs(positions, degrees=query.degrees)
+    inputs = data.inputs(positions)
+    if query.kind not in ("noise", "flips"):
+        return inputs
+    # Draws need float64, which Apple's devices lack.
+    place = torch.device("cpu") if data.device.type == "mps" else data.device
+    ids = torch.from_numpy(data.ids).to(place)[positions.to(place)]
+    size = inputs[0].numel()
+    if query.kind == "noise":
+        drawn = (query.amount * record_normals(ids, query.index, size)).to(inputs.device, inputs.dtype)
+        # Laid out in memory as the record is, or a convolution would add up in another order than for "identity",
+        # and a difference quotient of small noise would hold that rounding.
+        return inputs + (drawn.reshape(k, *data.x.shape[1:]).movedim(-1, -3) if data.is_image else drawn)
+    if data.constants is not None or not ((inputs == 0) | (inputs == 1)).all():
+        raise InvalidInput(
+            f"data set {data.name!r}: 'flips' turns over zeros and ones, and this table holds other values; "
+            "ask 'noise:scale:index' instead"
+        )
+    turned = (record_uniforms(ids, query.index, size) < query.amount).to(inputs.device)
+    return torch.where(turned, 1 - inputs, inputs)
+
+
+def _ask(module: nn.Module, data: DeviceData, positions: Tensor, query: Query, dtype: torch.dtype) -> Tensor:
+    k = positions.numel()
+    answer = module(query_inputs(data, positions, query).to(dtype))
     if not isinstance(answer, Tensor) or answer.ndim != 2 or answer.shape[0] != k:
         got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         raise UnsupportedModel(
