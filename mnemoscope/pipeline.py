@@ -12,6 +12,7 @@ from mnemoscope.audit.verdict.endpoints import structure_endpoint
 from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.procedure import FleetAnswers, ProcedureAudit, ProcedureInput
 from mnemoscope.audit.verdict.result import AuditResult, Endpoint, GateResult, ModelGroup, NotRun
+from mnemoscope.audit.verdict.versions import reads_both
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan, SubjectPlan
 from mnemoscope.preparation import PreparedAudit, commit_plan, data_checks, data_summary, refuse_changed_data
 from mnemoscope.progress import Progress
@@ -75,6 +76,7 @@ def run_plan(
     checks, data_gates = data_checks(prepared)
     committed = commit_plan(plan, prepared.alpha, out)
     fleets = _Fleets(prepared, workspace)
+    both = any(reads_both(attack) for attack in prepared.attacks)
     inputs = ProcedureInput(
         design=prepared.design,
         keys=prepared.dataset.keys_of(prepared.design.audited),
@@ -85,6 +87,8 @@ def run_plan(
         before=fleets.answers("before", workspace.fleet("before")),
         retrained=fleets.answers("retrained A", workspace.fleet("retrained", replica="A")),
         control=fleets.answers("retrained B", workspace.fleet("retrained", replica="B")),
+        reseeded=fleets.answers("before B", workspace.fleet("before", replica="B")) if both else None,
+        queries=plan.attacks.queries,
     )
     audit = ProcedureAudit(
         inputs,
@@ -93,6 +97,8 @@ def run_plan(
         policy=prepared.policy,
         alpha=prepared.alpha,
         seed=plan.seed,
+        measures=prepared.measures,
+        defences=prepared.defences,
     )
     with watch.step("controls"):
         told.step("controls", 0, 2)
@@ -191,12 +197,20 @@ class _Fleets:
         """Record a fleet's logits on audited, population and test records; one inference pass serves all attacks."""
         audited = self.prepared.design.audited
         ids = np.concatenate([audited, self.population, self.test])
-        logits = self.workspace.answers(models, ids, queries=self.prepared.plan.attacks.queries)
+        groups = self.prepared.query_groups
+        logits = self.workspace.answers(models, ids, queries=groups[0])
+        test = logits[:, audited.size + self.population.size :, :1]
+        if len(groups) > 1:
+            asked = ids[: audited.size + self.population.size]
+            more = [self.workspace.answers(models, asked, queries=group) for group in groups[1:]]
+            logits = np.concatenate([logits[:, : asked.size], *more], axis=2)
         n, z = audited.size, self.population.size
         fleet = FleetAnswers(
             audited=logits[:, :n],
             population=logits[:, n : n + z] if z else None,
-            test=logits[:, n + z :, :1] if self.test.size else None,
+            test=test if self.test.size else None,
+            queries=tuple(query for group in groups for query in group),
+            oracles=self.workspace.oracles(models) if self.prepared.live else None,
         )
         self.models[name] = models
         if fleet.test is not None:
@@ -254,15 +268,15 @@ class _Fleets:
         )
 
     def _references(self) -> GateResult:
-        """G7: enough retrained models, as accurate as the models before."""
+        """G7: enough retrained models."""
         m, policy = self.prepared.design.n_models, self.prepared.policy
-        rule = f"at least {policy.min_references} retrained models with different seeds, accuracy within "
-        rule += f"{policy.utility_margin:.0%} of the before models"
-        if not {"before", "retrained A"} <= self.accuracy.keys():
-            return GateResult("G7", "references", rule, "not run", f"{m} models; no test records", "tier")
-        gap = self.accuracy["before"] - self.accuracy["retrained A"]
-        good = m >= policy.min_references and abs(gap) <= policy.utility_margin
-        observed = f"{m} retrained models in each of two fleets; accuracy before minus retrained {gap:+.2%}"
+        rule = f"at least {policy.min_references} retrained models with different seeds"
+        observed = f"{m} retrained models in each of two fleets"
+        if {"before", "retrained A"} <= self.accuracy.keys():
+            # Twins share the recipe and differ in the amount of data alone: their gap is printed, it is no fault.
+            gap = self.accuracy["before"] - self.accuracy["retrained A"]
+            observed += f"; accuracy before minus retrained {gap:+.2%}, by less data alone"
+        good = m >= policy.min_references
         return GateResult("G7", "references", rule, "pass" if good else "fail", observed, "tier")
 
     def groups(self, name: str, models: "tuple[ModelRef, ...]", method: str) -> tuple[ModelGroup, ...]:

@@ -13,19 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.checks import check_resolution
-from mnemoscope.audit.answers.protocols import Attack, check_needs
+from mnemoscope.audit.answers.defences import parse_defence
+from mnemoscope.audit.answers.protocols import Attack, check_needs, queries_of
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.design import Design, Role, random_design
 from mnemoscope.audit.records.drift import blind_baseline
 from mnemoscope.audit.records.duplicates import find_duplicates
 from mnemoscope.audit.rng import child_seed, generator
+from mnemoscope.audit.statistics.measures import Measure
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.policy import Policy, load_policy
 from mnemoscope.audit.verdict.power import Power, choose_alpha, whole_rule_power
 from mnemoscope.audit.verdict.result import Check, Cost, DataSummary, GateResult, PlanSummary, RecordSet
+from mnemoscope.audit.verdict.versions import reads_both
 from mnemoscope.audit.work.keys import content_key
-from mnemoscope.audit.work.plan import Plan
+from mnemoscope.audit.work.plan import Plan, nearest
 from mnemoscope.progress import Progress, Quiet
 from mnemoscope.provenance import timestamp
 
@@ -38,9 +41,12 @@ __all__ = ["PreparedAudit", "Stopwatch", "commit_plan", "data_checks", "data_sum
 POWER_VERSION = 3
 """Raised by hand when the simulation changes, so that no older number is served."""
 
-OFFERED = Need.SCORES | Need.SHADOW_IN | Need.SHADOW_OUT | Need.POPULATION
+LIVE = Need.ORACLE | Need.GRADIENT
+OFFERED = Need.SCORES | Need.SHADOW_IN | Need.SHADOW_OUT | Need.POPULATION | Need.BEFORE | LIVE
 """What a fleet with roles provides to an attack."""
 
+DEFAULT_DEFENCES = ("label-only", "top:1", "temperature:5", "round:2")
+"""What an audit tries, unless told otherwise, to say what would help."""
 
 LEAST_A_MODEL = 10
 """Forgotten and never-seen records of one model, which the blind baseline compares by cross-validation."""
@@ -95,7 +101,45 @@ class PreparedAudit:
         names = [attack.name for attack in self.attacks]
         if plan.attacks.primary is not None and plan.attacks.primary not in names:
             raise InvalidInput(f"attacks.primary={plan.attacks.primary!r} is not run; attacks run: {', '.join(names)}")
-        self.primary = plan.attacks.primary or self.policy.choose_primary(names)
+        single = [attack.name for attack in self.attacks if not reads_both(attack)]
+        if plan.attacks.primary in names and plan.attacks.primary not in single:
+            raise InvalidInput(
+                f"attacks.primary={plan.attacks.primary!r} reads both versions and decides nothing about deletion: "
+                f"exact retraining leaks to it. Choose one of {', '.join(single)}"
+            )
+        self.primary = plan.attacks.primary or self.policy.choose_primary(single)
+        self.measures = self._measures()
+        wanted = DEFAULT_DEFENCES if plan.defences.answers is None else plan.defences.answers
+        self.defences = tuple(parse_defence(text) for text in wanted)
+
+    def _measures(self) -> list[Measure]:
+        from mnemoscope.attacks import DEFAULT_MEASURES, MEASURES
+
+        asked = self.plan.attacks.measures
+        names = DEFAULT_MEASURES if asked is None else asked
+        unknown = [
+            f"attacks.measures: {name!r} is unknown{nearest(name, MEASURES)}" for name in names if name not in MEASURES
+        ]
+        if unknown:
+            raise InvalidInput("; ".join(unknown) + f"; allowed: {', '.join(sorted(MEASURES))}")
+        return [MEASURES[name]() for name in names]
+
+    @property
+    def live(self) -> bool:
+        """Whether anything that was asked for needs the models themselves beside their recorded answers."""
+        return any((thing.needs & LIVE) for thing in (*self.attacks, *self.measures))
+
+    @cached_property
+    def query_groups(self) -> tuple[tuple[str, ...], ...]:
+        """The plan's queries, then what each attack reads beyond them: an attack added later asks only its own."""
+        groups = [self.plan.attacks.queries]
+        known = set(groups[0])
+        for attack in self.attacks:
+            more = tuple(query for query in queries_of(attack) or () if query not in known)
+            if more:
+                groups.append(more)
+                known |= set(more)
+        return tuple(groups)
 
     def _check_counts(self) -> None:
         """Refuse counts that bear no rate, and a recipe that sees no record, before anything is computed."""

@@ -12,8 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.answers.defences import Defence, defend
 from mnemoscope.audit.answers.games import GAMES
-from mnemoscope.audit.answers.protocols import Attack, fleet_thresholds, score_fleet
+from mnemoscope.audit.answers.oracle import Oracle
+from mnemoscope.audit.answers.protocols import Attack, fleet_thresholds, queries_of, score_fleet
 from mnemoscope.audit.answers.views import Answers, Reference
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.design import Design, Role
@@ -25,10 +27,12 @@ from mnemoscope.audit.statistics.fleet import (
     paired_share_difference,
     share,
 )
+from mnemoscope.audit.statistics.measures import Measure, Worlds
 from mnemoscope.audit.statistics.multiple import benjamini_hochberg
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.claims import claim_endpoint
 from mnemoscope.audit.verdict.controls import NegativeControl, negative_control
+from mnemoscope.audit.verdict.defended import defended_row, strongest
 from mnemoscope.audit.verdict.describe import curve, distributions, finding
 from mnemoscope.audit.verdict.endpoints import (
     TAILS,
@@ -45,12 +49,14 @@ from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.result import (
     Curve,
+    Defended,
     Distribution,
     Endpoint,
     ExposedRecord,
     Finding,
     GateResult,
     GateStatus,
+    Measured,
     ModelGroup,
     ModelRole,
     Subject,
@@ -58,6 +64,7 @@ from mnemoscope.audit.verdict.result import (
     Utility,
 )
 from mnemoscope.audit.verdict.rules import decide
+from mnemoscope.audit.verdict.versions import VersionGames, reads_both
 
 __all__ = ["FleetAnswers", "ProcedureAudit", "ProcedureInput"]
 
@@ -72,11 +79,15 @@ class FleetAnswers:
         audited: (m, n, q, c) float32 on the audited records.
         population: (m, z, q, c) float32 on the population records, or None.
         test: (m, t, 1, c) float32 on the test records, or None.
+        queries: names of the q queries of ``audited`` and ``population``; () for "identity" alone.
+        oracles: live access to each model, for attacks that need it.
     """
 
     audited: NDArray[np.float32]
     population: NDArray[np.float32] | None = None
     test: NDArray[np.float32] | None = None
+    queries: tuple[str, ...] = ()
+    oracles: tuple[Oracle, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +103,9 @@ class ProcedureInput:
         before: the fleet before deletion; with unchanged weights it is also the no-op control.
         retrained: fleet A, the reference of equivalence.
         control: fleet B, the negative control.
+        reseeded: models trained like ``before`` with other seeds: the difference games' control where nothing was
+            deleted; None leaves it out.
+        queries: what attacks that name no queries of their own are given the answers to.
     """
 
     design: Design
@@ -103,11 +117,14 @@ class ProcedureInput:
     before: FleetAnswers
     retrained: FleetAnswers
     control: FleetAnswers
+    reseeded: FleetAnswers | None = None
+    queries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         m, n = self.design.n_models, self.design.audited.size
-        for name in ("before", "retrained", "control"):
-            shape = getattr(self, name).audited.shape
+        for name in ("before", "retrained", "control", "reseeded"):
+            answers: FleetAnswers | None = getattr(self, name)
+            shape = (m, n) if answers is None else answers.audited.shape
             if shape[:2] != (m, n):
                 raise InvalidInput(f"{name}: answers of shape {shape} given for {m} models and {n} audited records")
 
@@ -121,18 +138,22 @@ class ProcedureInput:
         """(m, n) roles of the audited records."""
         return self.design.roles_of(self.ids)
 
-    def reference(self, answers: FleetAnswers) -> Reference:
-        """A fleet's answers as a reference; the game fills the sides."""
+    def reference(self, answers: FleetAnswers, before: Reference | None = None) -> Reference:
+        """A fleet's answers as a reference, with those of the earlier version where given; the game fills the sides."""
         population = None
         if answers.population is not None and self.population_ids.size:
-            population = Answers(self.population_ids, self.population_labels, answers.population)
+            named = answers.queries
+            population = Answers(self.population_ids, self.population_labels, answers.population, queries=named)
         return Reference(
             self.ids,
             self.labels,
             answers.audited,
             side=np.full(self.role.shape, -1, np.int8),
             population=population,
+            before=before,
             fold=self.design.fold,
+            oracles=answers.oracles,
+            queries=answers.queries,
         )
 
 
@@ -141,11 +162,14 @@ class ProcedureAudit:
 
     Args:
         inputs: answers of the before, retrained and control fleets, and the design.
-        attacks: all attacks; they see answers and the sides of reference models, never the target's.
+        attacks: all attacks; they see answers and the sides of reference models, never the target's. Those that need
+            the version before deletion play the difference games and are no part of a verdict.
         primary: name of the one that decides WITHIN BOUND, fixed before any score.
         policy: bounds and levels.
         alpha: FPR of the endpoints; None means that the counts bear no rate verdict.
         seed: root seed of attacks' randomness and permutations.
+        measures: measures of forgetting to print beside the attacks.
+        defences: wrappers of answers to try.
     """
 
     def __init__(
@@ -157,13 +181,20 @@ class ProcedureAudit:
         policy: Policy,
         alpha: float | None,
         seed: int,
+        measures: Sequence[Measure] = (),
+        defences: Sequence[Defence] = (),
     ) -> None:
         self.inputs, self.policy, self.alpha, self.seed = inputs, policy, alpha, seed
-        self.attacks = {attack.name: attack for attack in attacks}
+        self.measures, self.defences = tuple(measures), tuple(defences)
+        self.attacks = {attack.name: attack for attack in attacks if not reads_both(attack)}
+        self.pair_attacks = [attack for attack in attacks if reads_both(attack)]
         if primary not in self.attacks:
-            raise InvalidInput(f"primary={primary!r} is not among the attacks run: {', '.join(self.attacks)}")
+            raise InvalidInput(
+                f"primary={primary!r} is not among the attacks run on one version: {', '.join(self.attacks)}"
+            )
         self.primary = self.attacks[primary]
         self._references: dict[str, Reference] = {}
+        self._asked: dict[tuple[int, tuple[str, ...]], tuple[Reference, Reference]] = {}
         self._scores: dict[tuple[str, str, str], FleetScores] = {}
 
     def reference(self, fleet: str) -> Reference:
@@ -177,11 +208,24 @@ class ProcedureAudit:
             self._references[fleet] = self.inputs.reference(answers)
         return self._references[fleet]
 
+    def asked(self, attack: Attack | None, reference: Reference) -> Reference:
+        """The reference with the queries that an attack reads, in its order; kept, so that signals are shared."""
+        own = None if attack is None else queries_of(attack)
+        queries = (self.inputs.queries or reference.queries) if own is None else own
+        if not queries:
+            return reference
+        key = (id(reference), queries)
+        if key not in self._asked:
+            # The whole reference is held beside its part, so that its id stays its own.
+            self._asked[key] = (reference, reference.asking(queries))
+        return self._asked[key][1]
+
     def score(self, attack: Attack, game: str, reference: Reference) -> FleetScores:
         """Score every member of a fleet in one game."""
         side = GAMES[game].side(self.inputs.role)
         rng = generator(self.seed, "attack", attack.name, game)
-        return FleetScores(score_fleet(attack, reference.with_side(side), rng=rng), side, self.inputs.design.fold)
+        given = self.asked(attack, reference).with_side(side)
+        return FleetScores(score_fleet(attack, given, rng=rng), side, self.inputs.design.fold)
 
     def shared(self, attack: Attack, game: str, fleet: str) -> FleetScores:
         """Scores on a shared fleet, kept."""
@@ -212,7 +256,7 @@ class ProcedureAudit:
         """The permutation test on fleet B; None without an alpha."""
         if self.alpha is None:
             return None
-        reference = self.reference("control")
+        reference = self.asked(self.primary, self.reference("control"))
 
         def scorer(side: NDArray[np.int8]) -> NDArray[np.float64]:
             rng = generator(self.seed, "negative control")
@@ -287,7 +331,7 @@ class ProcedureAudit:
                 if attack_name in trained_against:
                     continue
                 endpoints += self._pair_endpoints(attack_name, scores, alpha)
-            values = reference.signal("margin").mean(axis=2)
+            values = self.asked(None, reference).signal("margin").mean(axis=2)
             side = GAMES["forgetting"].side(inputs.role)
             endpoints += exposure_endpoints("per-record margin", values, side, policy, alpha)
             if (inputs.role == Role.KEPT).any():
@@ -311,7 +355,9 @@ class ProcedureAudit:
             endpoints, all_gates, policy=policy, limits=limits, alpha=alpha, flags=flags, failures=failures
         )
         findings, curves, shapes = self._describe(reference, scored)
-        return Subject(
+        if self.pair_attacks:
+            findings += self.versions.findings(self._pair(after))
+        subject = Subject(
             name=name,
             method=method,
             settings=settings,
@@ -325,7 +371,73 @@ class ProcedureAudit:
             models=tuple(models),
             exposed=tuple(self._exposed(reference)),
             cost_fraction_of_retraining=cost_fraction,
+            measured=tuple(self._measured(after)),
+            defended=(*self._defended("forgetting", "after", reference, after), *self._defended_before),
         )
+        shared = {id(kept) for kept in self._references.values()}
+        self._asked = {key: kept for key, kept in self._asked.items() if key[0] in shared}
+        return subject
+
+    @cached_property
+    def versions(self) -> VersionGames:
+        """The difference games, their controls computed once."""
+        pairs: dict[ModelRole, Reference] = {"retrained": self._pair(self.inputs.retrained)}
+        if self.inputs.reseeded is not None:
+            pairs["reseeded"] = self._pair(self.inputs.reseeded)
+        pairs["no-op"] = self._pair(self.inputs.before)
+        return VersionGames(
+            self.pair_attacks,
+            self.inputs.role,
+            self.inputs.design.fold,
+            pairs=pairs,
+            level=self.policy.interval_level,
+            asked=self.asked,
+            rng=lambda attack, game: generator(self.seed, "attack", attack, game),
+        )
+
+    def _pair(self, answers: FleetAnswers) -> Reference:
+        return self.inputs.reference(answers, before=self.reference("before"))
+
+    def _measured(self, after: FleetAnswers) -> list[Measured]:
+        side = GAMES["forgetting"].side(self.inputs.role)
+        fleets = (after, self.inputs.retrained, self.inputs.control, self.inputs.before)
+        rows = []
+        for measure in self.measures:
+            given = [self.asked(None, self.inputs.reference(fleet)).with_side(side) for fleet in fleets]
+            worlds = Worlds(given[0], given[1], given[2], given[3], role=self.inputs.role)
+            found = measure.measure(worlds, rng=generator(self.seed, "measure", measure.name))
+            n_models, n_records = self.inputs.role.shape
+            rows.append(
+                Measured(
+                    found.name, found.unit, found.direction, found.value, found.floor, n_models, n_records, found.note
+                )
+            )
+        return rows
+
+    @cached_property
+    def _defended_before(self) -> tuple[Defended, ...]:
+        return tuple(self._defended("membership", "before", self.reference("before"), self.inputs.before))
+
+    def _defended(self, game: str, models: ModelRole, reference: Reference, answers: FleetAnswers) -> list[Defended]:
+        rows = []
+        for defence in self.defences:
+            behind = defend(self.asked(None, reference), defence)
+            attack = strongest(tuple(self.attacks.values()), behind)
+            if attack is None:
+                continue
+            side = GAMES[game].side(self.inputs.role)
+            rng = generator(self.seed, "defence", defence.name, game)
+            scores = FleetScores(score_fleet(attack, behind.with_side(side), rng=rng), side, self.inputs.design.fold)
+            rows.append(
+                defended_row(defence, attack, game, models, scores, self.alpha, self.policy, self._accuracy(answers))
+            )
+        return rows
+
+    def _accuracy(self, answers: FleetAnswers) -> Estimate:
+        if answers.test is None:
+            return Estimate(None, reason="no test records")
+        correct = self._correct(answers.test)
+        return share(correct, np.ones_like(correct))
 
     def _no_alpha(self) -> Endpoint:
         """P1 left open, not lost: the counts bear no decision, which is INCONCLUSIVE and no failure of the audit."""
@@ -396,8 +508,8 @@ class ProcedureAudit:
 
     def _thresholds(self, attack: Attack, reference: Reference) -> NDArray[np.float64] | None:
         """The attack's own decision threshold for each target model, set on other models; None where it has none."""
-        side = GAMES["forgetting"].side(self.inputs.role)
-        return fleet_thresholds(attack, reference.with_side(side), rng=generator(self.seed, "threshold", attack.name))
+        given = self.asked(attack, reference).with_side(GAMES["forgetting"].side(self.inputs.role))
+        return fleet_thresholds(attack, given, rng=generator(self.seed, "threshold", attack.name))
 
     def _retention(self, attack: Attack, reference: Reference) -> list[Finding]:
         fleets: list[tuple[ModelRole, FleetScores]] = [
@@ -412,8 +524,12 @@ class ProcedureAudit:
         mask = self.inputs.role == Role.FORGOTTEN
         level = self.policy.interval_level
         rng = generator(self.seed, "indistinguishability")
-        floor = tell_apart(self.primary, self.reference("control"), self.reference("retrained"), mask, level, rng=rng)
-        told = tell_apart(self.primary, reference, self.reference("retrained"), mask, level, rng=rng)
+        unlearned, retrained, control = (
+            self.asked(self.primary, given)
+            for given in (reference, self.reference("retrained"), self.reference("control"))
+        )
+        floor = tell_apart(self.primary, control, retrained, mask, level, rng=rng)
+        told = tell_apart(self.primary, unlearned, retrained, mask, level, rng=rng)
         nothing = Estimate(None, reason="a handful of models bears no rate")
         m = self.inputs.design.n_models
         rows: tuple[tuple[ModelRole, Estimate, str], ...] = (
@@ -457,7 +573,7 @@ class ProcedureAudit:
 
     def _exposed(self, reference: Reference) -> list[ExposedRecord]:
         side = GAMES["forgetting"].side(self.inputs.role)
-        values = reference.signal("margin").mean(axis=2)
+        values = self.asked(None, reference).signal("margin").mean(axis=2)
         p = record_p_values(values, side)
         chosen = np.flatnonzero(benjamini_hochberg(p) <= self.policy.fdr_level)
         if self.alpha is None or chosen.size == 0:

@@ -10,18 +10,23 @@ __all__ = [
     "AuditResult",
     "Check",
     "Cost",
+    "Coverage",
     "Curve",
     "DataSummary",
+    "Defended",
     "Distribution",
     "Endpoint",
     "Environment",
+    "EpsilonRow",
     "ExposedRecord",
     "Finding",
     "GateResult",
     "Limits",
+    "Measured",
     "ModelGroup",
     "NotRun",
     "PlanSummary",
+    "Reconstructed",
     "RecordSet",
     "Subject",
     "TprAt",
@@ -29,12 +34,12 @@ __all__ = [
     "Verdict",
 ]
 
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "1.1.0"
 
 Word = Literal["WITHIN BOUND", "OUTSIDE BOUND", "INCONCLUSIVE", "NOT ASSESSED"]
 Tier = Literal["A", "B", "C", "D"]
 Tail = Literal["residual", "over-forgotten"]
-ModelRole = Literal["before", "after", "retrained", "no-op"]
+ModelRole = Literal["before", "after", "retrained", "no-op", "reseeded"]
 Outcome = Literal["within", "beyond", "undecided", "not computed"]
 GateStatus = Literal["pass", "fail", "not run", "not applicable"]
 
@@ -160,6 +165,125 @@ class Distribution:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A measure of forgetting over whole fleets, with what exact retraining scores beside it.
+
+    Attributes:
+        measure: its name.
+        unit: e.g. "nats".
+        direction: what a larger value means.
+        value: of the models after deletion.
+        floor: of retrained models in their place: what perfect forgetting scores.
+        n_models: models a side.
+        n_records: forgotten records behind it.
+        note: what the reader must know.
+    """
+
+    measure: str
+    unit: str
+    direction: str
+    value: Estimate
+    floor: Estimate
+    n_models: int
+    n_records: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Defended:
+    """One attack against the same models behind a defence.
+
+    Attributes:
+        defence: what was done to the answers or to the training.
+        attack: the strongest attack that the defended answers still allow, in the plan's order.
+        game: the question asked.
+        models: which models.
+        auc: with its interval.
+        tpr: at the audit's FPR, residual tail.
+        fpr: that FPR; None where the counts bear none.
+        test_accuracy: what the defence costs.
+        note: what the reader must know.
+    """
+
+    defence: str
+    attack: str
+    game: str
+    models: ModelRole
+    auc: Estimate
+    tpr: Estimate
+    fpr: float | None
+    test_accuracy: Estimate
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class EpsilonRow:
+    """A lower bound on epsilon that follows from scores.
+
+    Attributes:
+        method: how it was computed.
+        attack: whose scores.
+        game: the question asked.
+        models: which models.
+        bound: the bound; 0 says that these scores show no leak, never that there is none.
+        ceiling: the largest bound that this sample could ever show.
+        level: confidence of the bound.
+        delta: of (epsilon, delta).
+        assumption: what it quantifies over, and under which model.
+    """
+
+    method: str
+    attack: str
+    game: str
+    models: ModelRole
+    bound: Estimate
+    ceiling: float
+    level: float
+    delta: float
+    assumption: str
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """An attack that recovers data rather than scoring records.
+
+    Attributes:
+        attack: its name.
+        models: which versions it was given.
+        success: what it reached, with its interval.
+        chance: the same without the models, or on models that never saw the records.
+        unit: what ``success`` counts.
+        n: trials.
+        note: what was tried.
+    """
+
+    attack: str
+    models: ModelRole
+    success: Estimate
+    chance: Estimate
+    unit: str
+    n: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Whether a class of attack that a reader expects was executed.
+
+    Attributes:
+        attack_class: e.g. "membership inference".
+        executed: True where something of the class ran on these models.
+        by: what ran, or what could.
+        reason: why nothing ran, and what would provide it.
+    """
+
+    attack_class: str
+    executed: bool
+    by: tuple[str, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Utility:
     """Accuracy of one set of models on one set of records."""
 
@@ -209,6 +333,10 @@ class Subject:
     models: tuple[ModelGroup, ...]
     exposed: tuple[ExposedRecord, ...] = ()
     cost_fraction_of_retraining: float | None = None
+    measured: tuple[Measured, ...] = ()
+    defended: tuple[Defended, ...] = ()
+    epsilons: tuple[EpsilonRow, ...] = ()
+    reconstructed: tuple[Reconstructed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -333,4 +461,5 @@ class AuditResult:
     limitations: tuple[str, ...]
     schema_version: str = SCHEMA_VERSION
     edition: Literal["public", "internal", "restricted"] = "internal"
+    coverage: tuple[Coverage, ...] = ()
     warnings: tuple[str, ...] = field(default=())

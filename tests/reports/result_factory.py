@@ -15,17 +15,22 @@ from mnemoscope.audit.verdict.result import (
     AuditResult,
     Check,
     Cost,
+    Coverage,
     Curve,
     DataSummary,
+    Defended,
     Distribution,
     Endpoint,
     Environment,
+    EpsilonRow,
     ExposedRecord,
     Finding,
     GateResult,
+    Measured,
     ModelGroup,
     NotRun,
     PlanSummary,
+    Reconstructed,
     RecordSet,
     Subject,
     TprAt,
@@ -216,6 +221,22 @@ def subject(
         ),
         exposed=(ExposedRecord(17, "digits/0017", 0.00021, rate(9, 24)),) if s > 1 else (),
         cost_fraction_of_retraining={"noop": 0.0, "finetune": 0.11, "gradient_ascent": 0.02, "retrain": 1.0}.get(name),
+        measured=(
+            Measured("klom", "nats", "further from retraining", number(1.2 * abs(s) + 0.9, 0.05, 0.95, 600),
+                     number(0.9, 0.05, 0.95, 600), 72, 600, "24 models a side"),
+        ),
+        defended=(
+            Defended("label-only", "correctness", "forgetting", "after", number(0.5 + 0.1 * s, 0.004, 0.95, N),
+                     Estimate(None, reason="every score is 0 or 1"), ALPHA, rate(20_700, 21_384), "equal scores"),
+        ),
+        epsilons=(
+            EpsilonRow("split Clopper-Pearson", "lira", "forgetting", "after", number(0.7 * abs(s), 0.1, 0.95, N), 5.6,
+                       0.95, 1e-5, "one training run of this recipe"),
+        ),
+        reconstructed=(
+            Reconstructed("linear_reconstruction", "after", number(0.31, 0.04, 0.95, 24), number(0.12, 0.03, 0.95, 24),
+                          "cosine similarity", 24, "one deletion a pair"),
+        ),
     )  # fmt: skip
 
 
@@ -258,6 +279,10 @@ def result(subjects: Sequence[Subject] | None = None) -> AuditResult:
             Cost("train before", 1.9, 72, 0), Cost("train retrained A, B, C", 5.6, 216, 0),
             Cost("unlearn finetune", 0.4, 72, 0),
             Cost("attacks", 21.3, 48, 0), Cost("power simulation", 38.0, 0, 1), Cost("report", 2.1),
+        ),
+        coverage=(
+            Coverage("membership inference", True, ("lira", "rmia")),
+            Coverage("model inversion", False, (), "none was asked for; name one in attacks.reconstructions"),
         ),
         not_run=(
             NotRun("white-box attacks", "they need gradients, and this audit recorded answers only",
@@ -334,7 +359,7 @@ def membership() -> AuditResult:
         curves=(curve("population", "membership", "before", 0.8, 1000),),
         distributions=histograms("population", "membership", "before", 0.8, 1000),
         utility=(Utility("retain", "before", rate(990, 1000)), Utility("holdout", "before", rate(910, 1000))),
-        cost_fraction_of_retraining=None,
+        cost_fraction_of_retraining=None, measured=(), defended=(), epsilons=(), reconstructed=(),
     )  # fmt: skip
     made = result([one])
     plan = replace(made.plan, primary_attack="population", attacks=("population",), alpha=None,

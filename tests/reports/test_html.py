@@ -96,7 +96,7 @@ def test_order_and_digest(factory, page):
     titles = re.findall(r"<h2>(.*?)</h2>", page)
     names = [f"<bdi>{s.name}</bdi>" for s in made.subjects]
     first = ["Verdict", "What this can say, and what it cannot", "How to read this page", "Records"]
-    last = ["Plan, fixed before the first score", "Cost", "Not run", "Limitations", "Provenance"]
+    last = ["Plan, fixed before the first score", "Cost", "Classes of attack", "Not run", "Limitations", "Provenance"]
     assert titles == [*first, *names, *last]
     assert page.index("OUTSIDE BOUND") < page.index("<table") < page.index('id="records"')
     assert result_digest(made) in text
@@ -270,3 +270,14 @@ def test_contrast_of_text_and_figures(dark):
             assert ratio(text, ground) >= 4.5, (text, ground)
     for line in ("fig-before", "fig-after", "fig-retrained", "fig-no-op", "fig-within", "fig-ink"):
         assert ratio(line, "card") >= 3, line
+
+
+def test_measures_defences_bounds_and_classes_are_on_the_page_with_their_controls(factory):
+    page = render_html(factory.result(), figures=False)
+    for heading in ("Forgetting, measured", "Epsilon that follows", "What would help", "Reconstruction", "Classes of"):
+        assert heading in page
+    assert "Floor: retrained" in page
+    assert "Ceiling" in page
+    assert "not executed" in page
+    bare = render_html(factory.membership(), figures=False)
+    assert "Floor: retrained" not in bare

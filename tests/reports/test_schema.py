@@ -88,7 +88,7 @@ def test_numpy_scalars_become_plain_numbers(factory):
 @pytest.mark.parametrize(
     ("version", "says"),
     [
-        ("1.1.0", "newer release"),
+        ("1.2.0", "newer release"),
         ("2.0.0", "newer release"),
         ("0.9.0", "older release"),
         ("one", "three numbers"),
@@ -105,8 +105,21 @@ def test_other_schema_versions_are_refused_with_a_sentence(factory, version, say
 
 def test_a_patch_release_still_reads(factory):
     document = json.loads(to_json(factory.membership()))
-    document["schema_version"] = "1.0.9"
-    assert from_json(json.dumps(document)).schema_version == "1.0.9"
+    document["schema_version"] = "1.1.9"
+    assert from_json(json.dumps(document)).schema_version == "1.1.9"
+
+
+def test_a_result_of_an_earlier_minor_release_still_reads(factory):
+    """What release 1.0 did not know reads as empty."""
+    document = json.loads(to_json(factory.result()))
+    document["schema_version"] = "1.0.0"
+    del document["coverage"]
+    for subject in document["subjects"]:
+        for key in ("measured", "defended", "epsilons", "reconstructed"):
+            del subject[key]
+    read = from_json(json.dumps(document))
+    assert read.coverage == ()
+    assert all(s.measured == s.defended == s.epsilons == s.reconstructed == () for s in read.subjects)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80\x04K\x01.", b"[1]", b"{", b"[" * 100_000])
