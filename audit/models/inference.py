@@ -93,7 +93,7 @@ def query_inputs(data: DeviceData, positions: Tensor, query: Query) -> Tensor:
         return inputs
     # Draws need float64, which Apple's devices lack.
     place = torch.device("cpu") if data.device.type == "mps" else data.device
-    ids = torch.from_numpy(data.ids).to(place)[positions.to(place)]
+    ids = torch.tensor(data.ids, device=place)[positions.to(place)]
     size = inputs[0].numel()
     if query.kind == "noise":
         drawn = (query.amount * record_normals(ids, query.index, size)).to(inputs.device, inputs.dtype)

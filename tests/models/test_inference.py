@@ -207,6 +207,7 @@ def test_draws_are_normal_and_parted_by_index_and_record():
 def test_noise_belongs_to_record_and_index_alone(colour):
     """Whatever the batch, the order, the other records on the device, and whatever was drawn before."""
     queries = ("identity", "noise:0.5:0", "noise:0.5:1", "noise:1:0", "noise:0:0")
+    colour.ids.flags.writeable = False  # as those of a Dataset are
     got = infer_logits(Echo(), DeviceData(colour), IDS, runtime=RUNTIME, queries=queries)
     noise = got[:, 1:] - got[:, :1]
     torch.rand(5)
