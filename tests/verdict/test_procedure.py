@@ -26,7 +26,7 @@ class MeanDifference:
     """A leave-one-out likelihood ratio with one variance: small, closed form, and blind to nothing planted here."""
 
     name: str = "mean-difference"
-    needs: Need = Need.SHADOW_IN | Need.SHADOW_OUT
+    needs: Need = Need.SCORES | Need.SHADOW_IN | Need.SHADOW_OUT
 
     def fit(self, reference, *, rng):
         phi, side = reference.signal("margin").mean(axis=2), reference.side

@@ -1,0 +1,116 @@
+"""What an audit prints beside its verdict: difference games with their controls, defences, measures with floors."""
+
+import dataclasses
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnemoscope.attacks.threshold import Threshold
+from mnemoscope.audit.answers.defences import parse_defence
+from mnemoscope.audit.answers.views import Need
+from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.statistics.measures import Measurement
+from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.policy import Policy
+from mnemoscope.audit.verdict.procedure import ProcedureAudit
+
+spec = importlib.util.spec_from_file_location("worlds", Path(__file__).with_name("test_procedure.py"))
+worlds = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(worlds)
+
+NOTHING_NEW = {worlds.KEPT: 2.0, worlds.FORGOTTEN: 2.0}
+
+
+@dataclass(frozen=True)
+class Drop:
+    """How far the margin fell from the first version to the second."""
+
+    name: str = "drop"
+    needs: Need = Need.SCORES | Need.BEFORE
+
+    def fit(self, reference, *, rng):
+        return self
+
+    def score(self, view):
+        return (view.before.signal("margin") - view.signal("margin")).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Mean margin of forgotten records, to see which fleet is given as which."""
+
+    name: str = "shift"
+    needs: Need = Need.SCORES
+
+    def measure(self, given, *, rng):
+        forgotten = given.role == worlds.FORGOTTEN
+
+        def mean(reference):
+            return Estimate(float(reference.signal("margin")[..., 0][forgotten].mean()))
+
+        return Measurement(self.name, mean(given.after), mean(given.control), "logits", "more remembered")
+
+
+def audited(attacks=(), after=worlds.RETRAINED, reseeded=True, **more):
+    base, design, rng = worlds.make_audit(permutations=99)
+    inputs = dataclasses.replace(
+        base.inputs, reseeded=worlds.fleet(design, np.random.default_rng(7), NOTHING_NEW) if reseeded else None
+    )
+    primary = worlds.MeanDifference()
+    audit = ProcedureAudit(
+        inputs, [primary, *attacks], primary=primary.name, policy=Policy(control_permutations=99),
+        alpha=worlds.ALPHA, seed=0, **more,
+    )  # fmt: skip
+    return worlds.judge(audit, worlds.fleet(design, rng, after))
+
+
+def auc(subject, game, models):
+    found = [f for f in subject.findings if (f.attack, f.game, f.models) == ("drop", game, models)]
+    assert len(found) == 1
+    return found[0].auc
+
+
+def test_publishing_both_versions_gives_away_what_retraining_forgot():
+    subject = audited([Drop()])
+    for game in ("difference-never", "difference-kept"):
+        for models in ("after", "retrained"):
+            assert auc(subject, game, models).low > 0.5
+    # Nothing was deleted: a new seed moves all records alike.
+    assert abs(auc(subject, "difference-kept", "reseeded").value - 0.5) < 0.02
+    assert abs(auc(subject, "difference-kept", "no-op").value - 0.5) < 1e-12
+    assert subject.verdict.word == audited().verdict.word == "WITHIN BOUND"
+
+
+def test_the_control_is_left_out_where_nobody_trained_it():
+    subject = audited([Drop()], reseeded=False)
+    assert not [f for f in subject.findings if f.models == "reseeded"]
+
+
+def test_an_attack_on_both_versions_decides_nothing_about_deletion():
+    base, _, _ = worlds.make_audit(permutations=99)
+    with pytest.raises(InvalidInput, match="one version"):
+        ProcedureAudit(base.inputs, [Drop()], primary="drop", policy=Policy(), alpha=0.05, seed=0)
+    subject = audited([Drop()])
+    assert not [e for e in subject.endpoints if e.attack == "drop"]
+
+
+def test_defences_meet_the_first_attack_that_they_leave():
+    defences = tuple(parse_defence(text) for text in ("label-only", "temperature:5"))
+    correctness = Threshold("correctness")
+    subject = audited([correctness], after=worlds.NO_OP, defences=defences)
+    rows = {(d.defence, d.game, d.models): d for d in subject.defended}
+    assert {key[1:] for key in rows} == {("forgetting", "after"), ("membership", "before")}
+    assert rows["label-only", "forgetting", "after"].attack == "correctness"
+    assert rows["temperature:5", "forgetting", "after"].attack == "mean-difference"
+    assert rows["temperature:5", "forgetting", "after"].auc.value > 0.55
+
+
+def test_measures_stand_beside_their_floor():
+    subject = audited(after=worlds.NO_OP, measures=(Shift(),))
+    (row,) = subject.measured
+    assert row.value.value - row.floor.value > 0.5
+    (row,) = audited(measures=(Shift(),)).measured
+    assert abs(row.value.value - row.floor.value) < 0.1
