@@ -1,7 +1,8 @@
 """The contract of attacks, for third parties too: hand it a registry of your own (methods: ``testing_methods``).
 
 Each check is a plain function that raises ``ContractViolation``; ``attack_contract`` lists them as (name, callable)
-pairs, ready for ``pytest.mark.parametrize``. The core names no plug-in: the registry is the argument.
+pairs, ready for ``pytest.mark.parametrize``. The core names no plug-in: the registry is the argument. Attacks on
+recorded answers meet a drawn fleet, attacks that ask models live meet real models (``testing_oracles``).
 
     CASES = attack_contract(MY_ATTACKS)
 
@@ -26,18 +27,21 @@ from mnemoscope.audit.answers.protocols import (
     FleetAttack,
     Scorer,
     decision_threshold,
+    queries_of,
     score_fleet,
     score_target,
 )
 from mnemoscope.audit.answers.views import Answers, Need, Reference, Side
 from mnemoscope.audit.errors import MissingNeed
+from mnemoscope.audit.testing_oracles import balanced_sides, trained_fleet
 
-__all__ = ["ATTACK_CHECKS", "ContractViolation", "attack_contract", "check_attack", "toy_fleet"]
+__all__ = ["ATTACK_CHECKS", "ContractViolation", "attack_contract", "check_attack", "toy_fleet", "trained_fleet"]
 
 Floats = NDArray[np.float64]
 Check = Callable[[], None]
 
 TOY_MODELS, TOY_RECORDS = 18, 120
+LIVE = Need.ORACLE | Need.GRADIENT
 
 
 class ContractViolation(AssertionError):  # noqa: N818 - it is what an assertion of a contract raises
@@ -58,6 +62,7 @@ def toy_fleet(
     n_population: int = 100,
     n_classes: int = 4,
     n_queries: int = 1,
+    queries: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Reference:
     """Draw a fleet whose models remember by a known amount; every array is read-only.
@@ -71,22 +76,22 @@ def toy_fleet(
         n_records: audited records, ids 1000, 1001, ... in random order.
         n_population: records of no model.
         n_classes: at least 2.
-        n_queries: answers per record.
+        n_queries: answers per record, where ``queries`` names none.
+        queries: names of the answers per record.
         seed: of everything.
     """
     rng = np.random.default_rng(seed)
-    half = np.repeat(np.array([Side.IN, Side.OUT, Side.LEAVE_OUT], np.int8), n_models // 6)
     fold = np.repeat(np.array([0, 1], np.int8), n_models // 2)
-    side = np.concatenate([rng.permuted(np.tile(half[:, None], (1, n_records)), axis=0) for _ in range(2)], axis=0)
+    side = balanced_sides(n_models, n_records, rng)
     difficulty = rng.normal(0.5, 1.0, n_records)
 
     def answers(amount: float, ids: NDArray[np.int64], hard: Floats, members: NDArray[np.bool_]) -> Answers:
-        shape = (n_models, ids.size, n_queries, n_classes)
+        shape = (n_models, ids.size, len(queries) or n_queries, n_classes)
         labels = ids % n_classes
         logits = rng.normal(0.0, 0.7, shape)
         raised = (hard + amount * members)[..., None, None]
         logits += raised * (labels[:, None] == np.arange(n_classes))[:, None, :]
-        return _frozen(Answers(ids, labels, logits.astype(np.float32)))
+        return _frozen(Answers(ids, labels, logits.astype(np.float32), queries=queries))
 
     ids = rng.permutation(n_records).astype(np.int64) + 1000
     members = side == Side.IN
@@ -97,10 +102,40 @@ def toy_fleet(
     population = answers(0.0, np.arange(n_population, dtype=np.int64), hard_z, outside)
     side.flags.writeable = False
     fold.flags.writeable = False
-    before = Reference(earlier.ids, earlier.labels, earlier.logits, side=side, population=population, fold=fold)
-    return Reference(
-        audited.ids, audited.labels, audited.logits, side=side, population=population, before=before, fold=fold
-    )
+
+    def reference(seen: Answers, before: Reference | None) -> Reference:
+        return Reference(
+            seen.ids,
+            seen.labels,
+            seen.logits,
+            side=side,
+            population=population,
+            before=before,
+            fold=fold,
+            queries=queries,
+        )
+
+    return reference(audited, reference(earlier, None))
+
+
+def _fleet(attack: Attack, leak: float, *, n_queries: int = 1, labels_only: bool = False) -> Reference:
+    """Return a fleet that answers what the attack asks: drawn, or of real models where it asks them live."""
+    named = queries_of(attack) or ()
+    if not attack.needs & LIVE:
+        return toy_fleet(leak, n_queries=n_queries, queries=named)
+    # Oracles give no more than the attack declares.
+    white = Need.GRADIENT in attack.needs
+    asked = named or ("identity",) * n_queries
+    return trained_fleet(leak > 0, queries=asked, white_box=white, labels_only=labels_only and not white)
+
+
+def _quiet_fleets(attack: Attack) -> list[Reference]:
+    """Return fleets that remember nothing, large enough for a pooled AUC of standard error 0.005 (live: 0.008)."""
+    named = queries_of(attack) or ()
+    if not attack.needs & LIVE:
+        return [toy_fleet(0.0, n_models=48, n_records=200, queries=named, seed=seed) for seed in range(2)]
+    white, asked = Need.GRADIENT in attack.needs, named or ("identity",)
+    return [trained_fleet(False, n_models=24, n_records=120, queries=asked, white_box=white, seed=k) for k in range(3)]
 
 
 def _frozen(answers: Answers) -> Answers:
@@ -130,6 +165,9 @@ def _reordered(reference: Reference, records: NDArray[np.int64], models: NDArray
             population=part.population,
             before=before,
             fold=part.fold,
+            oracles=part.oracles,
+            queries=part.queries,
+            labels_only=part.labels_only,
         )
 
     earlier = None if reference.before is None else moved(reference.before, None)
@@ -162,15 +200,15 @@ def attack_describes_itself(attack: Attack) -> None:
 
 def attack_answers_in_shape(attack: Attack) -> None:
     """One finite float64 per record of a target, and per model and record of a fleet, also with several queries."""
-    for queries in (1, 3):
-        fleet = toy_fleet(2.0, n_queries=queries)
+    for queries in (1, 3) if queries_of(attack) is None else (1,):
+        fleet = _fleet(attack, 2.0, n_queries=queries)
         score_target(attack, _apart(fleet, 0), fleet.target(0), rng=_rng())
         score_fleet(attack, fleet, rng=_rng())
 
 
 def attack_sees_a_leak(attack: Attack) -> None:
     """On models that plainly remember, AUC > 0.6 in the fleet and over single targets: higher means "in"."""
-    fleet = toy_fleet(4.0)
+    fleet = _fleet(attack, 4.0)
     auc = _pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side)
     require(auc > 0.6, attack.name, "has AUC > 0.6 on a leaky fleet, higher scores meaning in", round(auc, 4))
     targets = [0, TOY_MODELS // 2, TOY_MODELS - 1]
@@ -181,11 +219,8 @@ def attack_sees_a_leak(attack: Attack) -> None:
 
 def attack_is_silent_without_leak(attack: Attack) -> None:
     """On models that remember nothing, the fleet's pooled AUC is one half: never scored on what it was fitted on."""
-    aucs = []
-    for seed in range(2):
-        fleet = toy_fleet(0.0, n_models=48, n_records=200, seed=seed)
-        aucs.append(_pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side))
-    # 2 fleets of 3200 + 3200 scores: standard error 0.005. Gaussians scored on the models they were fitted to reach
+    aucs = [_pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side) for fleet in _quiet_fleets(attack)]
+    # Gaussians scored on the models they were fitted to reach
     # 0.57 here; leaving one of 16 models out costs published variants up to 0.01 below one half.
     auc = float(np.mean(aucs))
     require(abs(auc - 0.5) < 0.025, attack.name, "has AUC 0.5 on a fleet that remembers nothing", round(auc, 4))
@@ -193,27 +228,28 @@ def attack_is_silent_without_leak(attack: Attack) -> None:
 
 def attack_ignores_order(attack: Attack) -> None:
     """Records in another order get the same scores; so do models in another order."""
-    fleet = toy_fleet(2.0)
+    fleet, twin = _fleet(attack, 2.0), _fleet(attack, 2.0)
     records = _rng(1).permutation(fleet.n_records)
     # Folds are kept whole: a learned attack may depend on which models share a fold, not on their order.
     models = _rng(2).permutation(fleet.n_models)
     plain = score_fleet(attack, fleet, rng=_rng())
-    moved = score_fleet(attack, _reordered(fleet, records, models), rng=_rng())
+    moved = score_fleet(attack, _reordered(twin, records, models), rng=_rng())
     gap = float(np.abs(moved - plain[np.ix_(models, records)]).max())
     require(gap <= 1e-9, attack.name, "gives the same fleet scores in any order of records and models", gap)
     others = np.arange(1, fleet.n_models)
     target = score_target(attack, fleet.select(others), fleet.target(0), rng=_rng())
-    shuffled = _reordered(fleet, records, np.arange(fleet.n_models))
-    again = score_target(attack, fleet.select(others[::-1]), shuffled.target(0), rng=_rng())
+    shuffled = _reordered(twin, records, np.arange(fleet.n_models))
+    again = score_target(attack, twin.select(others[::-1]), shuffled.target(0), rng=_rng())
     gap = float(np.abs(again - target[records]).max())
     require(gap <= 1e-9, attack.name, "matches a target's records to its reference by id, not by position", gap)
 
 
 def attack_repeats_itself(attack: Attack) -> None:
     """The same seed gives the same bits; global random states are neither read nor moved."""
-    fleet = toy_fleet(2.0)
+    fleets = iter([_fleet(attack, 2.0), _fleet(attack, 2.0)])
 
     def run() -> tuple[bytes, bytes]:
+        fleet = next(fleets)  # what one run's oracles recall is not at hand in the other
         single = score_target(attack, _apart(fleet, 0), fleet.target(0), rng=_rng(3))
         return single.tobytes(), score_fleet(attack, fleet, rng=_rng(3)).tobytes()
 
@@ -226,15 +262,32 @@ def attack_repeats_itself(attack: Attack) -> None:
 
 
 def attack_leaves_inputs_alone(attack: Attack) -> None:
-    """Read-only arrays are enough, and no bit of them changes."""
-    fleet = toy_fleet(2.0)
+    """Read-only arrays are enough, and no bit of them changes; nor does a model."""
+    fleet = _fleet(attack, 2.0)
     parts = [fleet, cast(Answers, fleet.population), cast(Answers, fleet.before)]
     before = [(p.ids.tobytes(), p.labels.tobytes(), p.logits.tobytes()) for p in parts]
+    models = _states(fleet)
     side = fleet.side.tobytes()
     score_target(attack, _apart(fleet, 0), fleet.target(0), rng=_rng())
     score_fleet(attack, fleet, rng=_rng())
     after = [(p.ids.tobytes(), p.labels.tobytes(), p.logits.tobytes()) for p in parts]
     require(before == after and side == fleet.side.tobytes(), attack.name, "leaves its inputs as they were")
+    require(models == _states(fleet), attack.name, "leaves the models as they were: weights, gradients, modes")
+
+
+def _states(fleet: Reference) -> list[object]:
+    """Return weights, gradients and modes of the models that are handed out, comparable."""
+    before = fleet.before
+    oracles = (*(fleet.oracles or ()), *(() if before is None else before.oracles or ()))
+    modules = [oracle.module() for oracle in oracles if oracle.white_box]
+    return [
+        (
+            [(name, value.detach().cpu().numpy().tobytes()) for name, value in module.state_dict().items()],
+            [(p.grad is None, p.requires_grad) for p in module.parameters()],
+            [part.training for part in module.modules()],
+        )
+        for module in modules
+    ]
 
 
 class _Watched:
@@ -250,8 +303,11 @@ class _Watched:
 
 def attack_names_missing_needs(attack: Attack) -> None:
     """Without something it declared, nothing runs; with no more than it declared, it works."""
-    fleet = toy_fleet(2.0)
-    for need in (Need.SHADOW_IN, Need.SHADOW_OUT, Need.POPULATION, Need.BEFORE, Need.SCORES):
+    needs = [Need.SHADOW_IN, Need.SHADOW_OUT, Need.POPULATION, Need.BEFORE, Need.SCORES]
+    if attack.needs & LIVE:
+        needs += [Need.ORACLE, Need.GRADIENT]
+    for need in needs:
+        fleet = _fleet(attack, 2.0, labels_only=need is Need.SCORES)
         if need not in attack.needs:
             score_target(attack, *_stripped(fleet, need), rng=_rng())
             continue
@@ -274,6 +330,11 @@ def _stripped(fleet: Reference, need: Need) -> tuple[Reference, Any]:
     elif need is Need.SCORES:
         reference = dataclasses.replace(reference, labels_only=True)
         view = dataclasses.replace(view, labels_only=True)
+    elif need in LIVE:
+        closed = trained_fleet(True, queries=fleet.queries or ("identity",), white_box=False)
+        oracles = None if need is Need.ORACLE else closed.without([0]).oracles
+        reference = dataclasses.replace(reference, oracles=oracles)
+        view = dataclasses.replace(view, oracle=None if oracles is None else closed.target(0).oracle)
     else:
         gone = Side.IN if need is Need.SHADOW_IN else Side.OUT
         side = np.where(reference.side == gone, np.int8(Side.LEAVE_OUT), reference.side)
@@ -284,9 +345,9 @@ def _stripped(fleet: Reference, need: Need) -> tuple[Reference, Any]:
 
 def attack_never_sees_the_truth(attack: Attack) -> None:
     """A model's scores are the same whatever sides are written down for it: its truth cannot reach them."""
-    fleet = toy_fleet(2.0)
-    plain = score_fleet(attack, fleet, rng=_rng())
-    for model in (0, fleet.n_models - 1):
+    plain = score_fleet(attack, _fleet(attack, 2.0), rng=_rng())
+    for model in (0, plain.shape[0] - 1):
+        fleet = _fleet(attack, 2.0)
         side = fleet.side.copy()
         side[model] = np.array([Side.LEAVE_OUT, Side.OUT, Side.IN], np.int8)[(side[model] + 2) % 3]
         before = None if fleet.before is None else fleet.before.with_side(side)
@@ -299,7 +360,7 @@ def attack_leaves_one_out_exactly(attack: Attack) -> None:
     """``score_fleet`` in closed form equals a fit without the model, to 1e-9, also with unequal counts."""
     if not isinstance(attack, FleetAttack):
         return
-    fleet = toy_fleet(2.0, n_queries=2)
+    fleet = _fleet(attack, 2.0, n_queries=2)
     ragged = fleet.side.copy()
     ragged[:2, ::3] = Side.LEAVE_OUT
     fleet = dataclasses.replace(fleet, side=ragged)
@@ -312,7 +373,7 @@ def attack_leaves_one_out_exactly(attack: Attack) -> None:
 
 def attack_fits_once_for_many(attack: Attack) -> None:
     """One fit serves many targets: scoring one changes nothing for the next, and a threshold is finite."""
-    fleet = toy_fleet(4.0)
+    fleet = _fleet(attack, 4.0)
     scorer = attack.fit(fleet.select(np.arange(2, fleet.n_models)), rng=_rng())
     first = scorer.score(fleet.target(0)).tobytes()
     scorer.score(fleet.target(1))
