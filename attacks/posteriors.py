@@ -8,13 +8,19 @@ from numpy.typing import NDArray
 from mnemoscope.audit.answers.views import Answers
 from mnemoscope.audit.errors import InvalidInput
 
-__all__ = ["Scale", "posteriors", "top_posteriors"]
+__all__ = ["Scale", "check_scale", "posteriors", "top_posteriors"]
 
 Floats = NDArray[np.float64]
 Scale = Literal["probability", "log"]
 
 BLOCK_VALUES = 4_000_000
 """Logit values converted to float64 at a time: bounds the extra memory at a few copies of 32 MB."""
+
+
+def check_scale(scale: str) -> None:
+    """Raise ``InvalidInput`` unless ``scale`` names a scale of output vectors."""
+    if scale not in get_args(Scale):
+        raise InvalidInput(f"scale={scale!r} is unknown; allowed: {', '.join(get_args(Scale))}")
 
 
 def posteriors(answers: Answers, scale: Scale = "probability") -> Floats:
@@ -36,8 +42,7 @@ def posteriors(answers: Answers, scale: Scale = "probability") -> Floats:
     """
     if answers.logits.ndim != 3:
         raise InvalidInput(f"output vectors are read of one model at a time: logits (n, q, c), {answers.logits.shape}")
-    if scale not in get_args(Scale):
-        raise InvalidInput(f"scale={scale!r} is unknown; allowed: {', '.join(get_args(Scale))}")
+    check_scale(scale)
     n, q, c = answers.logits.shape
     out = np.empty((n, c), np.float64)
     step = max(1, BLOCK_VALUES // max(1, q * c))

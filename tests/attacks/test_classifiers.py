@@ -96,3 +96,16 @@ def test_one_side_other_widths_and_unknown_kinds_are_refused():
     with pytest.raises(InvalidInput, match=r"must be \(rows, 1\)"):
         fitted.log_odds(np.zeros((3, 2)))
     assert fitted.log_odds(np.zeros((0, 1))).shape == (0,)
+
+
+def test_the_joint_walk_equals_the_trees_one_by_one(monkeypatch):
+    from sklearn.ensemble import RandomForestClassifier
+
+    from mnemoscope.attacks.classifiers import joint_forest
+
+    draw = rng()
+    x = draw.normal(size=(400, 3)).round(1)  # many rows lie exactly on a cut
+    for leaf, y in [(1, draw.random(400) < 0.5), (30, x[:, 0] > 0), (300, x[:, 0] > 0)]:
+        model = RandomForestClassifier(7, min_samples_leaf=leaf, random_state=1).fit(x, y)
+        monkeypatch.setattr("mnemoscope.attacks.classifiers.BLOCK_ROWS", 64)
+        np.testing.assert_allclose(joint_forest(model)(x), model.predict_proba(x)[:, 1], atol=1e-14)
