@@ -49,6 +49,9 @@ class Recipe:
         precision: "bf16" computes in autocast, weights stay float32.
         label_smoothing: of the cross-entropy, in [0, 1).
         subject: digest of the user's own module, for architecture "subject" only.
+        dp_noise: noise multiplier of DP-SGD (``private.py``): standard deviation of the noise in units of ``dp_clip``.
+        dp_clip: norm to which DP-SGD clips the gradient of each record; 0 trains without DP-SGD. Batches are then
+            drawn by Poisson sampling, ``batch_size`` being at least their expected size.
     """
 
     architecture: str
@@ -67,6 +70,8 @@ class Recipe:
     precision: Precision = "fp32"
     label_smoothing: float = 0.0
     subject: str | None = None
+    dp_noise: float = 0.0
+    dp_clip: float = 0.0
 
     def __post_init__(self) -> None:
         for field, literal in (
@@ -109,11 +114,34 @@ class Recipe:
             self.subject,
             "the digest of the user's module for architecture 'subject', and absent for any other",
         )
+        _require(math.isfinite(self.dp_clip) and self.dp_clip >= 0, "dp_clip", self.dp_clip, "0 (off) or positive")
+        _require(
+            math.isfinite(self.dp_noise) and self.dp_noise >= 0 and (self.dp_noise == 0 or self.private),
+            "dp_noise",
+            self.dp_noise,
+            "0 or positive, and 0 unless dp_clip is set: noise hides nothing of a gradient without bound",
+        )
+        _require(
+            not self.private or self.precision == "fp32",
+            "precision",
+            self.precision,
+            "'fp32' with DP-SGD (dp_clip > 0)",
+        )
+
+    @property
+    def private(self) -> bool:
+        """Whether training is DP-SGD."""
+        return self.dp_clip > 0
 
     def key_parts(self) -> dict[str, str | int | float | bool | None | list[float]]:
-        """Return all fields as JSON values, for content keys."""
+        """Return all fields as JSON values, for content keys; those of DP-SGD only where it is on.
+
+        Without it they change nothing, and models that were trained before there were such fields keep their keys.
+        """
         parts = dataclasses.asdict(self)
         parts["milestones"] = list(self.milestones)
+        if not self.private:
+            del parts["dp_noise"], parts["dp_clip"]
         return parts
 
 

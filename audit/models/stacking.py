@@ -40,6 +40,8 @@ def stack_obstacle(recipe: Recipe, data: DeviceData) -> str | None:
     Supported are float32 models without buffers (so without batch normalisation) and without randomness in the forward
     pass (dropout), that ``torch.func.vmap`` can run.
     """
+    if recipe.private:
+        return "DP-SGD is trained one by one"
     if recipe.precision != "fp32":
         return f"precision {recipe.precision} is trained one by one"
     module = fresh_model(recipe, data, seed=0)

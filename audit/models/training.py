@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from mnemoscope.audit.models.data import DeviceData
 from mnemoscope.audit.models.recipes import SUBJECT, Recipe, Runtime, learning_rate
 from mnemoscope.audit.rng import child_seed
 
-__all__ = ["Batch", "BatchStream", "Trained", "fit", "fresh_model", "make_optimizer", "train_model"]
+__all__ = ["Batch", "BatchStream", "Trained", "batch_stream", "fit", "fresh_model", "make_optimizer", "train_model"]
 
 OnEpoch = Callable[[int, float], None]
 
@@ -86,6 +87,15 @@ class BatchStream:
             shift = torch.randint(-self._reach, self._reach + 1, (self.n, 2), generator=self._augment)
             shifts = torch.tensor_split(shift.to(device), self.steps)
         return [Batch(*triple) for triple in zip(parts, flips, shifts, strict=True)]
+
+
+def batch_stream(data: DeviceData, ids: NDArray[np.int64], recipe: Recipe, seed: int) -> BatchStream:
+    """Return the batches of one run: shuffled ones, or drawn by Poisson sampling where the recipe is DP-SGD."""
+    if recipe.private:
+        from mnemoscope.audit.models.private import PoissonStream
+
+        return PoissonStream(data, ids, recipe, seed)
+    return BatchStream(data, ids, recipe, seed)
 
 
 def fresh_model(recipe: Recipe, data: DeviceData, *, seed: int) -> nn.Module:
@@ -237,7 +247,7 @@ def _run(
     freeze_norm: bool = False,
     on_epoch: OnEpoch | None = None,
 ) -> tuple[NDArray[np.int64], tuple[float, ...]]:
-    stream = BatchStream(data, ids, recipe, seed)
+    stream = batch_stream(data, ids, recipe, seed)
     planned = (recipe.epochs if epochs is None else epochs) * stream.steps
     steps = planned if max_steps is None else min(planned, max_steps)
     module.to(data.device)
@@ -256,7 +266,12 @@ def _run(
     seen = torch.zeros(data.ids.size, dtype=torch.bool, device=data.device)
     losses: list[float] = []
     step = 0
-    with runtime.scope(), seeded(child_seed(seed, "noise")):
+    with runtime.scope(), seeded(child_seed(seed, "noise")), ExitStack() as stack:
+        private = None
+        if recipe.private:
+            from mnemoscope.audit.models.private import PrivateGradient
+
+            private = stack.enter_context(PrivateGradient(module, optimizer, recipe, data, stream, seed))
         while step < steps:
             total = torch.zeros((), device=data.device)
             count = 0
@@ -264,14 +279,17 @@ def _run(
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(recipe, step, steps, peak=lr)
                 x = data.inputs(batch.positions, flip=batch.flip, shift=batch.shift)
-                bf16 = recipe.precision == "bf16"
-                with torch.autocast(data.device.type, dtype=torch.bfloat16, enabled=bf16):
-                    logits = module(x)
-                loss = nn.functional.cross_entropy(
-                    logits.float(), data.y[batch.positions], label_smoothing=recipe.label_smoothing
-                )
-                optimizer.zero_grad(set_to_none=True)
-                (loss * loss_sign).backward()  # type: ignore[no-untyped-call]
+                if private is not None:
+                    loss = private.backward(x, data.y[batch.positions], loss_sign=loss_sign)
+                else:
+                    bf16 = recipe.precision == "bf16"
+                    with torch.autocast(data.device.type, dtype=torch.bfloat16, enabled=bf16):
+                        logits = module(x)
+                    loss = nn.functional.cross_entropy(
+                        logits.float(), data.y[batch.positions], label_smoothing=recipe.label_smoothing
+                    )
+                    optimizer.zero_grad(set_to_none=True)
+                    (loss * loss_sign).backward()  # type: ignore[no-untyped-call]
                 if max_grad_norm is not None:
                     nn.utils.clip_grad_norm_(weights, max_grad_norm)
                 optimizer.step()
@@ -279,7 +297,7 @@ def _run(
                 total += loss.detach() * batch.positions.numel()
                 count += batch.positions.numel()
                 step += 1
-            losses.append(float(total) / count)
+            losses.append(float(total) / max(count, 1))
             check_finite(losses[-1], len(losses), recipe, seed, lr)
             if on_epoch is not None:
                 on_epoch(len(losses), losses[-1])

@@ -226,7 +226,8 @@ def test_bf16_trains_close_to_fp32(colour):
 @pytest.mark.parametrize(
     ("field", "value"),
     [("optimizer", "lion"), ("lr", 0.0), ("lr", float("nan")), ("momentum", 1.0), ("batch_size", 0), ("warmup", 1.0),
-     ("epochs", -1), ("milestones", (0.5,)), ("subject", "sha256:0"), ("precision", "fp16"), ("label_smoothing", 1.0)],
+     ("epochs", -1), ("milestones", (0.5,)), ("subject", "sha256:0"), ("precision", "fp16"), ("label_smoothing", 1.0),
+     ("dp_clip", -1.0), ("dp_clip", float("inf")), ("dp_noise", 1.0), ("dp_noise", float("nan"))],
 )  # fmt: skip
 def test_recipes_refuse_what_they_cannot_do(field, value):
     with pytest.raises(InvalidInput, match=f"{field}="):
@@ -238,8 +239,11 @@ def test_recipes_are_json_and_every_field_is_in_the_key():
 
     for recipe in RECIPES.values():
         parts = json.loads(json.dumps(recipe.key_parts()))
-        assert set(parts) == {field.name for field in dataclasses.fields(Recipe)}
+        assert set(parts) == {field.name for field in dataclasses.fields(Recipe)} - {"dp_noise", "dp_clip"}
         assert Recipe(**parts) == recipe
+    private = dataclasses.replace(SHORT, dp_noise=1.0, dp_clip=0.5)
+    assert set(private.key_parts()) == {field.name for field in dataclasses.fields(Recipe)}
+    assert Recipe(**private.key_parts()) == private
 
 
 def test_runtime_resolves_once_and_refuses_absent_devices():
