@@ -11,8 +11,8 @@ from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.verdict.endpoints import structure_endpoint
 from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.procedure import FleetAnswers, ProcedureAudit, ProcedureInput
+from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import AuditResult, Endpoint, GateResult, ModelGroup, NotRun
-from mnemoscope.audit.verdict.versions import reads_both
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan, SubjectPlan
 from mnemoscope.preparation import PreparedAudit, commit_plan, data_checks, data_summary, refuse_changed_data
 from mnemoscope.progress import Progress

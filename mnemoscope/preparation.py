@@ -25,8 +25,8 @@ from mnemoscope.audit.statistics.measures import Measure
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.policy import Policy, load_policy
 from mnemoscope.audit.verdict.power import Power, choose_alpha, whole_rule_power
+from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import Check, Cost, DataSummary, GateResult, PlanSummary, RecordSet
-from mnemoscope.audit.verdict.versions import reads_both
 from mnemoscope.audit.work.keys import content_key
 from mnemoscope.audit.work.plan import Plan, nearest
 from mnemoscope.progress import Progress, Quiet

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from mnemoscope.audit.answers.defences import Defence
 from mnemoscope.audit.answers.protocols import Attack, offered_by, queries_of
 from mnemoscope.audit.answers.views import Need, Reference
 from mnemoscope.audit.statistics.fleet import FleetScores
@@ -28,7 +27,7 @@ def strongest(attacks: Sequence[Attack], behind: Reference) -> Attack | None:
 
 
 def defended_row(
-    defence: Defence,
+    defence: str,
     attack: Attack,
     game: str,
     models: ModelRole,
@@ -46,4 +45,4 @@ def defended_row(
         if rate.fpr < alpha / 2:
             note = f"equal scores leave no threshold at this FPR: {rate.fp} of {rate.n_out} never-seen were flagged"
     auc = scores.auc().estimate(policy.interval_level)
-    return Defended(defence.name, attack.name, game, models, auc, tpr, alpha, test_accuracy, note)
+    return Defended(defence, attack.name, game, models, auc, tpr, alpha, test_accuracy, note)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.games import GAMES
 from mnemoscope.audit.answers.protocols import Attack, score_fleet
-from mnemoscope.audit.answers.views import Need, Reference
+from mnemoscope.audit.answers.views import Reference
 from mnemoscope.audit.statistics.fleet import FleetScores
 from mnemoscope.audit.verdict.describe import finding
 from mnemoscope.audit.verdict.result import Finding, ModelRole
 
-__all__ = ["VersionGames", "reads_both"]
+__all__ = ["VersionGames"]
 
 DIFFERENCE_GAMES = ("difference-never", "difference-kept")
 NOTES: dict[ModelRole, str] = {
@@ -25,11 +25,6 @@ NOTES: dict[ModelRole, str] = {
     "reseeded": "nothing was deleted, only the seed is new",
     "no-op": "one version twice",
 }
-
-
-def reads_both(attack: Attack) -> bool:
-    """Whether an attack needs the version before deletion, and so plays the difference games alone."""
-    return Need.BEFORE in attack.needs
 
 
 class VersionGames:

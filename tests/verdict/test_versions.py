@@ -103,9 +103,21 @@ def test_defences_meet_the_first_attack_that_they_leave():
     subject = audited([correctness], after=worlds.NO_OP, defences=defences)
     rows = {(d.defence, d.game, d.models): d for d in subject.defended}
     assert {key[1:] for key in rows} == {("forgetting", "after"), ("membership", "before")}
+    assert ("none", "membership", "before") in rows
     assert rows["label-only", "forgetting", "after"].attack == "correctness"
     assert rows["temperature:5", "forgetting", "after"].attack == "mean-difference"
     assert rows["temperature:5", "forgetting", "after"].auc.value > 0.55
+    # A temperature moves every margin alike: against an attack that refits, it changes nothing that ranks records.
+    assert rows["none", "membership", "before"].auc.value > 0.55
+
+
+def test_a_fleet_trained_under_a_defence_stands_beside_the_models_before():
+    _, design, rng = worlds.make_audit(permutations=99)
+    quiet = worlds.fleet(design, rng, {}, accuracy=0.6)
+    rows = {(d.defence, d.models): d for d in audited(alternatives=[("dp", quiet)]).defended}
+    assert abs(rows["dp", "before"].auc.value - 0.5) < 0.03
+    assert rows["none", "before"].auc.value > 0.55
+    assert rows["dp", "before"].test_accuracy.value < rows["none", "before"].test_accuracy.value
 
 
 def test_measures_stand_beside_their_floor():

@@ -1,0 +1,123 @@
+"""What a procedure audit prints beside the verdict: both versions, defences, measures of forgetting."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from mnemoscope.audit.answers.defences import Defence, defend
+from mnemoscope.audit.answers.games import GAMES
+from mnemoscope.audit.answers.protocols import score_fleet
+from mnemoscope.audit.answers.views import Reference
+from mnemoscope.audit.rng import generator
+from mnemoscope.audit.statistics.fleet import FleetScores, share
+from mnemoscope.audit.statistics.measures import Measure, Worlds
+from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.defended import defended_row, strongest
+from mnemoscope.audit.verdict.procedure_input import FleetAnswers
+from mnemoscope.audit.verdict.procedure_scores import ScoredFleets
+from mnemoscope.audit.verdict.result import Defended, Finding, Measured, ModelRole
+from mnemoscope.audit.verdict.versions import VersionGames
+
+__all__ = ["Beside"]
+
+
+class Beside:
+    """Description only: nothing here reaches a verdict; controls are computed once for all subjects.
+
+    Args:
+        fleets: the shared fleets and the attacks.
+        measures: measures of forgetting.
+        defences: wrappers of answers to try.
+        alternatives: (name, answers) of fleets trained like ``before`` under a defence of the training.
+    """
+
+    def __init__(
+        self,
+        fleets: ScoredFleets,
+        measures: Sequence[Measure] = (),
+        defences: Sequence[Defence] = (),
+        alternatives: Sequence[tuple[str, FleetAnswers]] = (),
+    ) -> None:
+        self.fleets, self.measures, self.defences = fleets, tuple(measures), tuple(defences)
+        self.alternatives = tuple(alternatives)
+
+    def both_versions(self, after: FleetAnswers) -> list[Finding]:
+        """The difference games of one subject, with their controls."""
+        return self._versions.findings(self.fleets.pair(after)) if self.fleets.pair_attacks else []
+
+    def defended(self, reference: Reference, after: FleetAnswers) -> tuple[Defended, ...]:
+        """One subject behind every defence, and the models before deletion."""
+        own = self._defended("forgetting", "after", reference, after)
+        return (*(row for row in own if row is not None), *self._before)
+
+    @cached_property
+    def _versions(self) -> VersionGames:
+        """The difference games, their controls computed once."""
+        pairs: dict[ModelRole, Reference] = {"retrained": self.fleets.pair(self.fleets.inputs.retrained)}
+        if self.fleets.inputs.reseeded is not None:
+            pairs["reseeded"] = self.fleets.pair(self.fleets.inputs.reseeded)
+        pairs["no-op"] = self.fleets.pair(self.fleets.inputs.before)
+        return VersionGames(
+            self.fleets.pair_attacks,
+            self.fleets.inputs.role,
+            self.fleets.inputs.design.fold,
+            pairs=pairs,
+            level=self.fleets.policy.interval_level,
+            asked=self.fleets.asked,
+            rng=lambda attack, game: generator(self.fleets.seed, "attack", attack, game),
+        )
+
+    def measured(self, after: FleetAnswers) -> list[Measured]:
+        """One subject under every measure, with its floor."""
+        side = GAMES["forgetting"].side(self.fleets.inputs.role)
+        fleets = (after, self.fleets.inputs.retrained, self.fleets.inputs.control, self.fleets.inputs.before)
+        rows = []
+        for measure in self.measures:
+            given = [self.fleets.asked(None, self.fleets.inputs.reference(fleet)).with_side(side) for fleet in fleets]
+            worlds = Worlds(given[0], given[1], given[2], given[3], role=self.fleets.inputs.role)
+            found = measure.measure(worlds, rng=generator(self.fleets.seed, "measure", measure.name))
+            n_models, n_records = self.fleets.inputs.role.shape
+            rows.append(
+                Measured(
+                    found.name, found.unit, found.direction, found.value, found.floor, n_models, n_records, found.note
+                )
+            )
+        return rows
+
+    @cached_property
+    def _before(self) -> tuple[Defended, ...]:
+        """The models before deletion, and those that were trained under a defence, in the membership game."""
+        before = self.fleets.inputs.before
+        rows = self._defended("membership", "before", self.fleets.reference("before"), before)
+        if self.defences or self.alternatives:
+            rows.insert(0, self._row("none", "membership", "before", self.fleets.reference("before"), before))
+        for name, answers in self.alternatives:
+            rows.append(self._row(name, "membership", "before", self.fleets.inputs.reference(answers), answers))
+        return tuple(row for row in rows if row is not None)
+
+    def _defended(
+        self, game: str, models: ModelRole, reference: Reference, answers: FleetAnswers
+    ) -> list[Defended | None]:
+        plain = self.fleets.asked(None, reference)
+        return [self._row(d.name, game, models, defend(plain, d), answers) for d in self.defences]
+
+    def _row(
+        self, name: str, game: str, models: ModelRole, behind: Reference, answers: FleetAnswers
+    ) -> Defended | None:
+        given = self.fleets.asked(None, behind)
+        attack = strongest(tuple(self.fleets.attacks.values()), given)
+        if attack is None:
+            return None
+        side = GAMES[game].side(self.fleets.inputs.role)
+        rng = generator(self.fleets.seed, "defence", name, game)
+        cells = score_fleet(attack, given.with_side(side), rng=rng)
+        scores = FleetScores(cells, side, self.fleets.inputs.design.fold)
+        accuracy = self._accuracy(answers)
+        return defended_row(name, attack, game, models, scores, self.fleets.alpha, self.fleets.policy, accuracy)
+
+    def _accuracy(self, answers: FleetAnswers) -> Estimate:
+        if answers.test is None:
+            return Estimate(None, reason="no test records")
+        correct = self.fleets.correct(answers.test)
+        return share(correct, np.ones_like(correct))
