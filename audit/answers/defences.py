@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from mnemoscope.audit.answers.oracle import Oracle
 from mnemoscope.audit.answers.signals import _log_softmax as log_softmax
 from mnemoscope.audit.answers.views import Answers, Known, Reference, View
+from mnemoscope.audit.answers.wrapped import WrappedOracle
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 __all__ = [
@@ -363,37 +363,22 @@ def defend(answers: Some, defence: Defence) -> Some:
     return replace(answers, **changes)  # type: ignore[arg-type]
 
 
-class DefendedOracle:
+class DefendedOracle(WrappedOracle):
     """Live access to a defended model: queries are counted by the oracle inside, parameters are out of reach."""
 
     def __init__(self, oracle: Oracle, defence: Defence) -> None:
-        self._oracle = oracle
+        super().__init__(oracle)
         self._defence = defence
-        self.white_box = False
-        self.n_classes = oracle.n_classes
 
     @property
-    def predictions(self) -> int:
-        """Inputs answered so far."""
-        return self._oracle.predictions
+    def white_box(self) -> bool:
+        """Never."""
+        return False
 
     @property
-    def gradients(self) -> int:
-        """Inputs differentiated so far."""
-        return self._oracle.gradients
-
-    @property
-    def device(self) -> "torch.device":
-        """Where inputs and answers lie."""
-        return self._oracle.device
-
-    def inputs(self, ids: NDArray[np.int64]) -> "Tensor":
-        """Return the records as the model takes them, see ``Oracle.inputs``."""
-        return self._oracle.inputs(ids)
-
-    def labels(self, ids: NDArray[np.int64]) -> "Tensor":
-        """Return the true classes, see ``Oracle.labels``."""
-        return self._oracle.labels(ids)
+    def labels_only(self) -> bool:
+        """Whether nothing but the predicted class is left."""
+        return self._defence.labels_only or super().labels_only
 
     def logits(self, inputs: "Tensor") -> "Tensor":
         """Return the published log probabilities, (k, c) float32; counted.
@@ -408,12 +393,8 @@ class DefendedOracle:
                 f"the defence {self._defence.name!r} publishes labels only: ask predict(inputs), "
                 "or use attacks that read scores on the model without it"
             )
-        answer = self._oracle.logits(inputs)
+        answer = super().logits(inputs)
         return torch.from_numpy(self._defence.apply(answer.cpu().numpy())).to(answer.device)
-
-    def predict(self, inputs: "Tensor") -> "Tensor":
-        """Return predicted classes, which no defence changes; counted."""
-        return self._oracle.predict(inputs)
 
     def module(self) -> "nn.Module":
         """Refuse: a defence at the exit means that the parameters stay inside.
@@ -431,5 +412,5 @@ class DefendedOracle:
         self.module()
 
     def recall(self, key: str, compute: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Return what was computed under ``key`` for this model behind this defence, see ``Oracle.recall``."""
-        return self._oracle.recall(f"{self._defence.name}|{key}", compute)
+        """Return what was computed under ``key`` for this model behind this defence."""
+        return super().recall(f"{self._defence.name}|{key}", compute)
