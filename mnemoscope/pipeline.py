@@ -1,6 +1,7 @@
 """Procedure mode end to end: from a plan to a result. The one place where rooms, attacks and methods meet."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,17 @@ from mnemoscope.progress import Progress
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 
 if TYPE_CHECKING:
+    from mnemoscope.audit.models.recipes import Recipe
+    from mnemoscope.audit.work.store import Store
     from mnemoscope.audit.work.workspace import ModelRef, Workspace
 
 __all__ = ["DEFAULT_SUBJECTS", "demo_plan", "run_plan"]
 
 DEFAULT_SUBJECTS = tuple(SubjectPlan(name) for name in ("noop", "finetune", "gradient_ascent", "retrain"))
 """What a plan without subjects compares: the control that must be caught, two baselines, and exact retraining."""
+
+DP_DELTA = 1e-5
+"""At which the epsilon of a fleet trained with DP-SGD is stated."""
 
 
 def demo_plan(*, seed: int = 0, device: str = "auto") -> Plan:
@@ -51,7 +57,6 @@ def run_plan(
     from mnemoscope.audit.models.training import fresh_model
     from mnemoscope.audit.work.plan import load_method
     from mnemoscope.audit.work.store import Store
-    from mnemoscope.audit.work.workspace import Workspace
     from mnemoscope.unlearning import METHODS
     from mnemoscope.unlearning.retrain import Retrain
 
@@ -60,17 +65,7 @@ def run_plan(
     watch, told = prepared.watch, prepared.progress
     refuse_changed_data(prepared)
     prepared.powers  # noqa: B018  # alpha is chosen here, before any model exists
-    workspace = Workspace(
-        opened,
-        prepared.dataset,
-        prepared.design,
-        plan.build_recipe(),
-        runtime=plan.build_runtime(),
-        seed=plan.seed,
-        progress=told.step,
-        subject=plan.load_subject(),
-        engine=plan.build_engine(),
-    )
+    workspace = _workspace(prepared, opened, plan.build_recipe())
     # A model that cannot be built is found here: a plan is committed when it can be carried out.
     fresh_model(workspace.recipe, workspace.device_data, seed=0)
     checks, data_gates = data_checks(prepared)
@@ -99,6 +94,7 @@ def run_plan(
         seed=plan.seed,
         measures=prepared.measures,
         defences=prepared.defences,
+        alternatives=_private_fleets(prepared, opened),
     )
     with watch.step("controls"):
         told.step("controls", 0, 2)
@@ -151,6 +147,38 @@ def run_plan(
 
         write_report(result, out)
     return result
+
+
+def _workspace(prepared: PreparedAudit, store: "Store", recipe: "Recipe") -> "Workspace":
+    from mnemoscope.audit.work.workspace import Workspace
+
+    plan = prepared.plan
+    return Workspace(
+        store,
+        prepared.dataset,
+        prepared.design,
+        recipe,
+        runtime=plan.build_runtime(),
+        seed=plan.seed,
+        progress=prepared.progress.step,
+        subject=plan.load_subject(),
+        engine=plan.build_engine(),
+    )
+
+
+def _private_fleets(prepared: PreparedAudit, store: "Store") -> list[tuple[str, FleetAnswers]]:
+    """Train the models of the design anew with DP-SGD, a fleet for each noise multiplier of the plan."""
+    fleets = []
+    for noise in prepared.plan.defences.dp_noise:
+        from mnemoscope.audit.models.private import dp_epsilon
+
+        recipe = replace(prepared.plan.build_recipe(), dp_noise=noise, dp_clip=prepared.plan.defences.dp_clip)
+        n_trained = prepared.design.records(0, Role.BACKGROUND, Role.KEPT, Role.FORGOTTEN).size
+        epsilon = dp_epsilon(recipe, n_trained, DP_DELTA)
+        workspace = _workspace(prepared, store, recipe)
+        name = f"DP-SGD, noise {noise:g}, clip {recipe.dp_clip:g}: epsilon {epsilon:.1f} at delta {DP_DELTA:g}"
+        fleets.append((name, _Fleets(prepared, workspace).answers("DP-SGD", workspace.fleet("before"))))
+    return fleets
 
 
 NOT_RUN = (
