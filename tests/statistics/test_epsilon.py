@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from mnemoscope.audit.errors import InvalidInput
-from mnemoscope.audit.statistics.epsilon import epsilon_ceiling, epsilon_lower_bound, epsilon_split_bound
+from mnemoscope.audit.statistics.epsilon import epsilon_ceiling, epsilon_from_rates, epsilon_lower_bound
+from mnemoscope.audit.statistics.epsilon_choice import Split, one_run_bound, threshold_bound
 from mnemoscope.audit.statistics.proportions import clopper_pearson_limits
 
 
@@ -45,6 +46,12 @@ def test_both_inequalities_against_spelled_out_limits():
         assert epsilon_lower_bound(tp, n1, fp, n0, delta=delta).bound == pytest.approx(max(candidates), abs=1e-9)
     mirrored = epsilon_lower_bound(999, 1000, 916, 1000)
     assert mirrored.bound == pytest.approx(epsilon_lower_bound(84, 1000, 1, 1000).bound, abs=1e-9)
+
+
+def test_limits_of_rates_at_their_ends():
+    assert epsilon_from_rates([0.0, 0.1, 0.0], [0.0, 0.2, 1.0]).tolist() == [0.0, 0.0, 0.0]
+    assert float(epsilon_from_rates(0.5, 0.0)) == math.inf
+    assert epsilon_from_rates([0.5, 0.2], 0.1).tolist() == pytest.approx([math.log(5), math.log(2)])
 
 
 def test_point_is_null_where_a_rate_is_zero():
@@ -85,8 +92,8 @@ def test_peer_defect_row_8_maximum_over_guess_counts():
         faulty += any(
             steinke_bound(int(ranked[-k:].sum() + (~ranked[:k]).sum()), 2 * k, 0.05) > 0 for k in range(1, 201)
         )
-        ours += epsilon_split_bound(score[bit], score[~bit], rng=rng).bound > 0
-    assert faulty / runs > 0.3
+        ours += one_run_bound(score[bit], score[~bit], rng=rng).bound > 0
+    assert faulty / runs > 0.2
     assert ours / runs <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / runs)
 
 
@@ -109,7 +116,7 @@ def test_peer_defect_row_13_maximum_over_thresholds_and_interval_types():
                     if upper > 0:
                         found = max(found, math.log(upper / max(lower, 1e-12)))
         faulty += found > 0
-        ours += epsilon_split_bound(s1, s0, rng=rng).bound > 0
+        ours += threshold_bound(s1, s0, rng=rng).bound > 0
     assert faulty / runs > 0.1
     assert ours / runs <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / runs)
     assert faulty > 3 * max(1, ours)
@@ -132,8 +139,8 @@ def test_peer_defect_row_15_upper_bootstrap_limit_as_headline():
 def test_split_bound_finds_a_leak_and_is_seeded():
     rng = np.random.default_rng(3)
     s1, s0 = rng.standard_normal(2000) + 2, rng.standard_normal(2000)
-    first = epsilon_split_bound(s1, s0, rng=np.random.default_rng(1))
-    assert first == epsilon_split_bound(s1, s0, rng=np.random.default_rng(1))
+    first = threshold_bound(s1, s0, rng=np.random.default_rng(1))
+    assert first == threshold_bound(s1, s0, rng=np.random.default_rng(1))
     assert 1.5 < first.bound < first.ceiling
     assert first.n_in == first.n_out == 1000
     assert first.threshold is not None
@@ -148,4 +155,4 @@ def test_bad_input_is_refused():
     with pytest.raises(InvalidInput, match="delta"):
         epsilon_lower_bound(1, 2, 0, 2, delta=1.0)
     with pytest.raises(InvalidInput, match="fraction"):
-        epsilon_split_bound(np.ones(5), np.ones(5), fraction=1.0, rng=np.random.default_rng(0))
+        threshold_bound(np.ones(5), np.ones(5), choice=Split(1.0), rng=np.random.default_rng(0))
