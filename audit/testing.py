@@ -130,12 +130,12 @@ def _fleet(attack: Attack, leak: float, *, n_queries: int = 1, labels_only: bool
 
 
 def _quiet_fleets(attack: Attack) -> list[Reference]:
-    """Return fleets that remember nothing, large enough for a pooled AUC of standard error 0.005 (live: 0.008)."""
+    """Return fleets that remember nothing, large enough for a pooled AUC of standard error 0.005 (live: 0.011)."""
     named = queries_of(attack) or ()
     if not attack.needs & LIVE:
         return [toy_fleet(0.0, n_models=48, n_records=200, queries=named, seed=seed) for seed in range(2)]
     white, asked = Need.GRADIENT in attack.needs, named or ("identity",)
-    return [trained_fleet(False, n_models=24, n_records=120, queries=asked, white_box=white, seed=k) for k in range(3)]
+    return [trained_fleet(False, n_models=18, n_records=80, queries=asked, white_box=white, seed=k) for k in range(3)]
 
 
 def _frozen(answers: Answers) -> Answers:
@@ -211,7 +211,7 @@ def attack_sees_a_leak(attack: Attack) -> None:
     fleet = _fleet(attack, 4.0)
     auc = _pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side)
     require(auc > 0.6, attack.name, "has AUC > 0.6 on a leaky fleet, higher scores meaning in", round(auc, 4))
-    targets = [0, TOY_MODELS // 2, TOY_MODELS - 1]
+    targets = [0, fleet.n_models // 2, fleet.n_models - 1]
     scores = [score_target(attack, _apart(fleet, k), fleet.target(k), rng=_rng()) for k in targets]
     auc = float(np.mean([_pooled_auc(s[None], fleet.side[[k]]) for s, k in zip(scores, targets, strict=True)]))
     require(auc > 0.6, attack.name, "has AUC > 0.6 on leaky single targets", round(auc, 4))
@@ -223,7 +223,8 @@ def attack_is_silent_without_leak(attack: Attack) -> None:
     # Gaussians scored on the models they were fitted to reach
     # 0.57 here; leaving one of 16 models out costs published variants up to 0.01 below one half.
     auc = float(np.mean(aucs))
-    require(abs(auc - 0.5) < 0.025, attack.name, "has AUC 0.5 on a fleet that remembers nothing", round(auc, 4))
+    bound = 0.035 if attack.needs & LIVE else 0.025
+    require(abs(auc - 0.5) < bound, attack.name, "has AUC 0.5 on a fleet that remembers nothing", round(auc, 4))
 
 
 def attack_ignores_order(attack: Attack) -> None:

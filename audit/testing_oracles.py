@@ -40,9 +40,9 @@ def balanced_sides(n_models: int, n_records: int, rng: np.random.Generator) -> N
 def trained_fleet(
     leak: bool,
     *,
-    n_models: int = 18,
-    n_records: int = 60,
-    n_population: int = 60,
+    n_models: int = 12,
+    n_records: int = 36,
+    n_population: int = 40,
     n_classes: int = 4,
     queries: tuple[str, ...] = ("identity",),
     white_box: bool = True,
