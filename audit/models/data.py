@@ -39,7 +39,7 @@ class DeviceData:
     - uint8 images: divided by 255, then the channel constants of the data set's name, or 0.5 / 0.25;
     - float images: as they are (the user's own scaling);
     - tables: as they are where every value lies in [-1, 1]; else standardised by the mean and standard deviation of
-      each column over the whole data set, whichever records are held here;
+      each column over all records of the source, whichever are held here; canaries count for neither;
     - with a subject that has ``transform``: its output as it is, computed once for each record.
 
     Attributes:
@@ -87,7 +87,7 @@ class DeviceData:
             keep = np.uint8 if values.dtype == np.uint8 and values.ndim == 4 else np.float32
             stored = torch.from_numpy(np.array(values, dtype=keep))
             if stored.ndim == 2:
-                mean, std = _table_constants(np.asarray(dataset.values))
+                mean, std = _table_constants(np.asarray(dataset.source_values))
             elif stored.dtype == torch.uint8:
                 mean, std = _image_constants(dataset.name, int(stored.shape[-1]))
         self.x = stored.to(self.device)

@@ -1,6 +1,7 @@
 """The data set: an immutable index of records over their raw values."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Dataset:
         classes: class names of the whole data, never of a subset.
         digests: (n, 32) uint8, sha256 of each record's bytes and class name.
         values: uint8 or float32; images (n, h, w, c), uint8 where the source is; tables (n, d).
+        derived: how many records at the end were made from others (canaries); they normalise nothing.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Dataset:
     classes: tuple[str, ...]
     digests: NDArray[np.uint8]
     values: Values
+    derived: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.keys)
@@ -73,6 +76,8 @@ class Dataset:
                 f"{self.name}: labels lie in {self.labels.min()}..{self.labels.max()}, "
                 f"but there are {len(self.classes)} classes"
             )
+        if not 0 <= self.derived <= n:
+            raise InvalidInput(f"{self.name}: derived={self.derived} of {n} records; allowed: 0..{n}")
         refuse_doubled_keys(self.keys, self.name)
         for array in (self.ids, self.labels, self.digests, self.values):
             array.flags.writeable = False
@@ -113,8 +118,20 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """``sha256:...`` of name, classes, keys, labels and record digests."""
-        return self.index.digest
+        """``sha256:...`` of name, classes, keys, labels and record digests, and of how many records are derived."""
+        if not self.derived:
+            return self.index.digest
+        return f"sha256:{hashlib.sha256(f'{self.index.digest} derived {self.derived}'.encode()).hexdigest()}"
+
+    @property
+    def source_values(self) -> Values:
+        """Values of the records that the source holds, derived ones left out."""
+        return self.values[: len(self.keys) - self.derived]
+
+    @property
+    def source_labels(self) -> NDArray[np.int64]:
+        """Labels of the records that the source holds, derived ones left out."""
+        return self.labels[: len(self.keys) - self.derived]
 
     @cached_property
     def value_digests(self) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ def make_dataset(values, labels, *, name="unnamed", classes=None):
         labels=labels,
         classes=classes or tuple(str(k) for k in range(int(labels.max()) + 1)),
         values=values,
+        source_values=values,
     )
 
 
