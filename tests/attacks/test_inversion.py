@@ -1,0 +1,316 @@
+"""Unlearning inversion, label inversion, model inversion, attribute inference: planted and absent leaks."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from mnemoscope.attacks import RECONSTRUCTIONS
+from mnemoscope.attacks.attribute_inference import AttributeInference
+from mnemoscope.attacks.model_inversion import ModelInversion
+from mnemoscope.attacks.unlearning_inversion import (
+    LabelInversion,
+    UnlearningInversion,
+    gradient_estimate,
+    total_variation,
+)
+from mnemoscope.audit.answers.defences import DefendedOracle, LabelOnly, parse_defence
+from mnemoscope.audit.answers.reconstruction import Case, VersionPair
+from mnemoscope.audit.errors import AuditError, InvalidInput, MissingNeed
+from mnemoscope.audit.models.architectures import build_model
+from mnemoscope.audit.models.data import DeviceData
+from mnemoscope.audit.models.oracle import ModelOracle
+from mnemoscope.audit.models.recipes import Recipe, Runtime
+from mnemoscope.audit.models.training import train_model
+from mnemoscope.audit.records.datasets import Dataset
+from mnemoscope.audit.statistics.reconstruction import run_reconstruction
+
+RUNTIME = Runtime(device="cpu")
+PUBLIC = np.arange(1000, 1700)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def dataset(values: np.ndarray, labels: np.ndarray, classes: int) -> Dataset:
+    n, kind = len(values), "image" if values.ndim == 4 else "table"
+    names, keys = tuple(str(k) for k in range(classes)), tuple(str(i) for i in range(n))
+    return Dataset(
+        "world", kind, np.arange(n), keys, labels.astype(np.int64), names, np.zeros((n, 32), np.uint8), values
+    )
+
+
+@pytest.fixture(scope="module")
+def digits() -> DeviceData:
+    bunch = load_digits()
+    return DeviceData(dataset((bunch.images * 15).astype(np.uint8)[..., None], bunch.target, 10))
+
+
+def oracle(module: nn.Module, data: DeviceData, **access: bool) -> ModelOracle:
+    return ModelOracle(module, data, RUNTIME, **access)
+
+
+def ascended(module: nn.Module, data: DeviceData, ids: np.ndarray, rate: float) -> nn.Module:
+    """First-order unlearning: one step up the deleted records' loss."""
+    moved = copy.deepcopy(module)
+    positions = data.positions(ids)
+    loss = nn.functional.cross_entropy(moved(data.inputs(positions)), data.y[positions], reduction="sum")
+    gradients = torch.autograd.grad(loss, list(moved.parameters()))
+    with torch.no_grad():
+        for p, g in zip(moved.parameters(), gradients, strict=True):
+            p += rate * g
+    return moved
+
+
+def trained(data: DeviceData, ids: np.ndarray, seed: int, epochs: int = 8) -> nn.Module:
+    recipe = Recipe("mlp:32", lr=0.1, epochs=epochs, batch_size=32)
+    return train_model(recipe, data, ids, seed=seed, runtime=RUNTIME).module
+
+
+@pytest.fixture(scope="module")
+def models(digits: DeviceData) -> list[nn.Module]:
+    """Two trainings each of three sets; in the second the first record of the first is missing."""
+    return [trained(digits, np.arange(300)[k:], seed=k, epochs=2) for k in range(4)]
+
+
+# Feature recovery.
+
+
+def test_the_gradient_estimate_is_the_deleted_gradient_in_both_forms(digits) -> None:
+    """Closed form: one full-batch step from a public base with n and with n - k records, and one step of ascent."""
+    base = build_model("mlp:8", input_shape=(1, 8, 8), n_classes=10, seed=0)
+    ids, gone = np.arange(40), np.arange(3)
+
+    def gradient(of: np.ndarray) -> list[torch.Tensor]:
+        at = digits.positions(of)
+        loss = nn.functional.cross_entropy(base(digits.inputs(at)), digits.y[at], reduction="sum")
+        return list(torch.autograd.grad(loss, list(base.parameters())))
+
+    def stepped(of: np.ndarray) -> nn.Module:
+        moved, step = copy.deepcopy(base), gradient(of)
+        with torch.no_grad():
+            for p, g in zip(moved.parameters(), step, strict=True):
+                p -= 0.1 * g / of.size
+        return moved
+
+    wanted = torch.cat([g.flatten() for g in gradient(gone)])
+    full, less = stepped(ids), stepped(ids[3:])
+    pair = VersionPair(oracle(full, digits), oracle(less, digits), PUBLIC, 40, 3, base=oracle(base, digits))
+    _, estimate = gradient_estimate(pair)
+    got = torch.cat([g.flatten() for g in estimate.values()])
+    assert float(nn.functional.cosine_similarity(got, wanted, dim=0)) > 0.9999
+    assert float((got - 0.1 * wanted).norm() / (0.1 * wanted).norm()) < 1e-3
+    # Without weighting by n the kept records do not cancel.
+    plain = torch.cat([(b - a).detach().flatten() for a, b in zip(full.parameters(), less.parameters(), strict=True)])
+    assert float(nn.functional.cosine_similarity(plain, wanted, dim=0)) < 0.95
+    up = VersionPair(oracle(base, digits), oracle(ascended(base, digits, gone, 0.2), digits), PUBLIC, 40, 3)
+    got = torch.cat([g.flatten() for g in gradient_estimate(up)[1].values()])
+    assert float(nn.functional.cosine_similarity(got, wanted, dim=0)) > 0.9999
+
+
+def test_total_variation_by_hand() -> None:
+    x = torch.tensor([[0.0, 1.0], [3.0, 1.0]])[None, None]
+    assert float(total_variation(x)) == (3 + 0) / 2 + (1 + 2) / 2
+    assert float(total_variation(torch.randn(3, 5))) == 0.0
+
+
+def test_a_deleted_image_is_recovered_from_a_step_and_nothing_from_retraining(digits, models) -> None:
+    attack = UnlearningInversion(steps=120, restarts=1)
+    leaky, clean = [], []
+    for k, model in enumerate(models):
+        gone = np.array([10 + k])
+        before = oracle(model, digits)
+        after = oracle(ascended(model, digits, gone, 0.05), digits)
+        leaky.append(Case.of(VersionPair(before, after, PUBLIC, 300, 1), gone))
+        # Two trainings that never had the secret: nothing was deleted that could be found.
+        other = oracle(models[k - 1], digits)
+        clean.append(Case.of(VersionPair(before, other, PUBLIC, 300, 1), np.array([900 + k])))
+    finding = run_reconstruction(attack, leaky, clean, rng=np.random.default_rng(0))
+    assert finding.success.value > 0.7
+    assert finding.success.low > finding.control.high
+    assert finding.advantage.low > 0
+    assert finding.control_advantage.low < 0
+    assert finding.details["PSNR in dB"] > 10
+    same = run_reconstruction(attack, leaky[:1], rng=np.random.default_rng(0))
+    assert same.n_models == 1
+    assert same.success.ci is None  # one trial on one model bears no interval
+    again = run_reconstruction(attack, leaky[:1], rng=np.random.default_rng(0))
+    assert again.success.value == same.success.value
+
+
+def test_models_are_left_as_they_are_and_many_deletions_refused(digits, models) -> None:
+    before = oracle(models[0], digits)
+    weights = [p.clone() for p in models[0].parameters()]
+    gone = np.arange(2)
+    pair = VersionPair(before, oracle(ascended(models[0], digits, gone, 0.05), digits), PUBLIC, 300, 2)
+    run_reconstruction(UnlearningInversion(steps=5, restarts=2), [Case.of(pair, gone)], rng=np.random.default_rng(0))
+    assert all(torch.equal(a, b) for a, b in zip(weights, models[0].parameters(), strict=True))
+    assert all(p.grad is None for p in models[0].parameters())
+    assert before.gradients == 5 * 2 * 2
+    many = Case.of(VersionPair(before, before, PUBLIC, 300, 5), np.arange(5))
+    with pytest.raises(InvalidInput, match="at most 4 deleted records, this pair lacks 5"):
+        run_reconstruction(UnlearningInversion(), [many], rng=np.random.default_rng(0))
+
+
+# Label recovery.
+
+
+def test_the_label_of_what_was_deleted_is_named_after_a_step_and_not_without_one(digits, models) -> None:
+    attack = LabelInversion(steps=2, tries=4)
+    leaky, clean = [], []
+    for k in range(10):
+        model, gone = models[k % 4], np.array([20 + k])
+        before = oracle(model, digits, white_box=False)
+        after = oracle(ascended(model, digits, gone, 0.3), digits, white_box=False)
+        leaky.append(Case.of(VersionPair(before, after, PUBLIC, 300, 1), gone))
+        other = oracle(models[(k + 1) % 4], digits, white_box=False)
+        clean.append(Case.of(VersionPair(before, other, PUBLIC, 300, 1), np.array([900 + k])))
+    finding = run_reconstruction(attack, leaky, clean, rng=np.random.default_rng(0))
+    assert finding.success.low > 0.4
+    assert finding.success.ci.method == "Clopper-Pearson"
+    assert finding.advantage.low > 0.3
+    assert finding.control.low < 0.1
+    assert abs(finding.chance.value - 0.1) < 0.03
+    hidden = VersionPair(DefendedOracle(before, LabelOnly()), DefendedOracle(after, LabelOnly()), PUBLIC, 300, 1)
+    with pytest.raises(MissingNeed, match="labels only"):
+        run_reconstruction(attack, [Case.of(hidden, gone)], rng=np.random.default_rng(0))
+    rounded = VersionPair(*(DefendedOracle(o, parse_defence("round:1")) for o in (before, after)), PUBLIC, 300, 1)
+    run_reconstruction(attack, [Case.of(rounded, gone)], rng=np.random.default_rng(0))
+
+
+# Model inversion.
+
+
+def test_classes_are_recovered_from_a_trained_model_and_not_from_an_untrained_one(digits) -> None:
+    attack = ModelInversion(steps=60)
+    secret = np.arange(100)  # all ten classes
+    untrained = oracle(build_model("mlp:32", input_shape=(1, 8, 8), n_classes=10, seed=5), digits)
+    learned = oracle(trained(digits, np.arange(600), seed=0), digits)
+    leaky = Case.of(VersionPair(untrained, learned, PUBLIC, 600, 100), secret)
+    clean = Case.of(VersionPair(learned, untrained, PUBLIC, 600, 100), secret)
+    finding = run_reconstruction(attack, [leaky], [clean], rng=np.random.default_rng(0))
+    assert finding.n == 10
+    assert finding.chance.value == pytest.approx(0.1)
+    assert finding.success.low > 0.6
+    assert finding.control.low < 0.1
+    assert finding.details["cosine to the class mean"] > 0.3
+    assert finding.success.reason is not None  # one model
+    some = Case.of(VersionPair(untrained, learned, PUBLIC[:3], 600, 100), secret)
+    with pytest.raises(InvalidInput, match="cannot be judged"):
+        run_reconstruction(attack, [some], rng=np.random.default_rng(0))
+
+
+# Attribute inference.
+
+
+class ByHeart(nn.Module):
+    """Sure of the label of a record that it holds, bit for bit, and of nothing else."""
+
+    def __init__(self, records: torch.Tensor, labels: torch.Tensor) -> None:
+        super().__init__()
+        self.records, self.known = records, labels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        distance = (x[:, None] - self.records).abs().sum(-1)
+        held = distance.min(dim=1)
+        return 8.0 * (held.values < 1e-6)[:, None] * nn.functional.one_hot(self.known[held.indices], 2).float()
+
+
+@pytest.fixture(scope="module")
+def binary_table() -> DeviceData:
+    """Twelve yes-or-no columns; column 0 follows column 1 in 80 % and, with the label, in a few more."""
+    rng = np.random.default_rng(3)
+    x = (rng.random((900, 12)) < 0.5).astype(np.float32)
+    x[:, 0] = np.where(rng.random(900) < 0.8, x[:, 1], 1 - x[:, 1])
+    y = np.where(rng.random(900) < 0.7, x[:, 0], 1 - x[:, 0])
+    return DeviceData(dataset(x, y, 2))
+
+
+def test_attributes_of_members_are_found_beyond_imputation_and_of_others_not(binary_table) -> None:
+    data, members, never = binary_table, np.arange(100), np.arange(100, 300)
+    at = data.positions(members)
+    model = oracle(ByHeart(data.inputs(at), data.y[at]), data, white_box=False)
+    pair = VersionPair(model, model, np.arange(300, 900), 100, 10)
+    attack = AttributeInference(columns=(0, 5))
+    finding = run_reconstruction(attack, [Case.of(pair, members)], [Case.of(pair, never)], rng=np.random.default_rng(0))
+    assert finding.n == 200
+    # Of two labels, a model that is sure outweighs one that is not by 2 to 1, the population by 4 to 1 in column 0.
+    assert finding.success.value > 0.85
+    assert finding.chance.value < 0.8  # 80 % of column 0, half of column 5
+    assert finding.advantage.low > 0.1
+    assert finding.control_advantage.high < 0.1
+    assert finding.excess.low > 0.1
+    blank = oracle(ByHeart(torch.full((1, 12), 9.0), torch.zeros(1, dtype=torch.int64)), data, white_box=False)
+    nothing = VersionPair(blank, blank, np.arange(300, 900), 100, 10)
+    silent = run_reconstruction(attack, [Case.of(nothing, members)], rng=np.random.default_rng(0))
+    # What the population alone tells is no success of the attack.
+    assert silent.success.value > 0.6
+    assert silent.advantage.low <= 0
+
+
+def test_columns_are_chosen_by_their_spread_and_refused_where_they_are_no_categories(binary_table, digits) -> None:
+    data = binary_table
+    model = oracle(ByHeart(data.inputs(data.positions(np.arange(9))), data.y[:9]), data)
+    pair = VersionPair(model, model, np.arange(300, 900), 100, 10)
+    case = Case.of(pair, np.arange(9))
+    assert run_reconstruction(AttributeInference(most=3), [case], rng=np.random.default_rng(0)).n == 27
+    with pytest.raises(InvalidInput, match="column 99 of a table with 12"):
+        run_reconstruction(AttributeInference(columns=(99,)), [case], rng=np.random.default_rng(0))
+    image = oracle(build_model("mlp:8", input_shape=(1, 8, 8), n_classes=10, seed=5), digits)
+    images = Case.of(VersionPair(image, image, PUBLIC, 300, 1), np.array([1]))
+    with pytest.raises(InvalidInput, match="is for tables"):
+        run_reconstruction(AttributeInference(), [images], rng=np.random.default_rng(0))
+    constant = DeviceData(dataset(np.full((50, 3), 0.5, np.float32), np.arange(50) % 2, 2))
+    flat = oracle(build_model("mlp:4", input_shape=(3,), n_classes=2, seed=0), constant)
+    case = Case.of(VersionPair(flat, flat, np.arange(20, 50), 20, 1), np.array([1]))
+    with pytest.raises(InvalidInput, match="no column has 2 to 10"):
+        run_reconstruction(AttributeInference(), [case], rng=np.random.default_rng(0))
+
+
+# The protocol itself.
+
+
+class Peeping(LabelInversion):
+    """Asks for what it is to recover."""
+
+    def recover(self, pair, told, *, rng):
+        pair.before.inputs(np.array([3]))
+        return 0
+
+
+def test_no_attack_reads_the_secret_and_public_records_stay_apart(digits, models) -> None:
+    model = oracle(models[0], digits)
+    case = Case.of(VersionPair(model, model, PUBLIC, 300, 1), np.array([3]))
+    with pytest.raises(AuditError, match="that it is to recover"):
+        run_reconstruction(Peeping(), [case], rng=np.random.default_rng(0))
+    with pytest.raises(InvalidInput, match="both secret and public"):
+        Case.of(VersionPair(model, model, PUBLIC, 300, 1), PUBLIC[:2])
+    with pytest.raises(InvalidInput, match="no pair of versions"):
+        run_reconstruction(LabelInversion(), [], rng=np.random.default_rng(0))
+    with pytest.raises(InvalidInput, match="n_deleted=300"):
+        VersionPair(model, model, PUBLIC, 300, 300)
+
+
+def test_every_registered_reconstruction_describes_itself() -> None:
+    import dataclasses
+    import json
+
+    for name, make in RECONSTRUCTIONS.items():
+        attack = make()
+        settings = dataclasses.asdict(attack)
+        assert attack.name == name
+        assert attack.unit
+        assert attack.note
+        assert type(attack)(**json.loads(json.dumps(settings))) == attack
+        assert hash(attack) == hash(make())
+        assert type(attack).__doc__.splitlines()[0].endswith(".")
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(attack, next(iter(settings)), 1)
