@@ -5,10 +5,11 @@ from functools import partial
 from importlib import import_module
 
 from mnemoscope.audit.answers.protocols import Attack
+from mnemoscope.audit.answers.reconstruction import Reconstruction
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.statistics.measures import Measure
 
-__all__ = ["ATTACKS", "DEFAULT_ATTACKS", "MEASURES", "PRIMARY_ORDER", "default_attacks"]
+__all__ = ["ATTACKS", "DEFAULT_ATTACKS", "MEASURES", "PRIMARY_ORDER", "RECONSTRUCTIONS", "default_attacks"]
 
 
 def _make(module: str, kind: str, **settings: str | int | float | bool) -> Attack:
@@ -41,6 +42,21 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 
 MEASURES: dict[str, Callable[..., Measure]] = {}
 """Every measure of forgetting by name: functions of whole fleets, each with its floor beside it."""
+
+
+def _reconstruction(module: str, kind: str, **settings: str | int | float | bool) -> Reconstruction:
+    made: Reconstruction = getattr(import_module(f"mnemoscope.attacks.{module}"), kind)(**settings)
+    return made
+
+
+RECONSTRUCTIONS: dict[str, Callable[..., Reconstruction]] = {
+    "linear_reconstruction": partial(_reconstruction, "linear_reconstruction", "LinearReconstruction"),
+    "unlearning_inversion": partial(_reconstruction, "unlearning_inversion", "UnlearningInversion"),
+    "label_inversion": partial(_reconstruction, "unlearning_inversion", "LabelInversion"),
+    "model_inversion": partial(_reconstruction, "model_inversion", "ModelInversion"),
+    "attribute_inference": partial(_reconstruction, "attribute_inference", "AttributeInference"),
+}
+"""Every attack that recovers data instead of scoring records, by name."""
 
 PRIMARY_ORDER = ("lira", "lira_offline", "rmia", "rmia_offline", "population", "modified_entropy")
 """Strongest first: the primary attack of a plan is the first one that the input allows."""
