@@ -9,12 +9,25 @@ from mnemoscope.audit.answers.reconstruction import Reconstruction
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.statistics.measures import Measure
 
-__all__ = ["ATTACKS", "DEFAULT_ATTACKS", "MEASURES", "PRIMARY_ORDER", "RECONSTRUCTIONS", "default_attacks"]
+__all__ = [
+    "ATTACKS",
+    "DEFAULT_ATTACKS",
+    "DEFAULT_MEASURES",
+    "MEASURES",
+    "PRIMARY_ORDER",
+    "RECONSTRUCTIONS",
+    "default_attacks",
+]
 
 
 def _make(module: str, kind: str, **settings: str | int | float | bool) -> Attack:
     attack: Attack = getattr(import_module(f"mnemoscope.attacks.{module}"), kind)(**settings)
     return attack
+
+
+def _make_measure(module: str, kind: str, **settings: str | int | float | bool) -> Measure:
+    measure: Measure = getattr(import_module(f"mnemoscope.attacks.{module}"), kind)(**settings)
+    return measure
 
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
@@ -24,8 +37,26 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "lira_offline": partial(_make, "lira", "LiRA", online=False),
     "lira_offline_shared": partial(_make, "lira", "LiRA", online=False, variance="shared"),
     "lira_offline_per_record": partial(_make, "lira", "LiRA", online=False, variance="per-record"),
+    "lira_finite_population": partial(_make, "lira_corrected", "LiRAFinitePopulation"),
+    "lira_calibrated": partial(_make, "lira_corrected", "LiRACalibrated"),
+    "bavaria_n": partial(_make, "bavaria", "BaVarIA"),
+    "bavaria_t": partial(_make, "bavaria", "BaVarIA", form="t"),
+    "bavaria_n_offline": partial(_make, "bavaria", "BaVarIA", online=False),
+    "bavaria_t_offline": partial(_make, "bavaria", "BaVarIA", form="t", online=False),
+    "base": partial(_make, "base", "BASE"),
+    "base_offline": partial(_make, "base", "BASE", online=False, scale=0.33),
+    "base_offline_tuned": partial(_make, "base", "BASE", online=False, scale="tuned"),
+    "base2": partial(_make, "base", "LinearBASE", parameters=2),
+    "base3": partial(_make, "base", "LinearBASE", parameters=3),
+    "difficulty": partial(_make, "difficulty", "Difficulty"),
+    "sablayrolles": partial(_make, "sablayrolles", "Sablayrolles"),
+    "attack_s": partial(_make, "ye", "AttackS"),
+    "attack_r": partial(_make, "ye", "AttackR"),
+    "quantile": partial(_make, "quantile", "Quantile"),
+    "quantile_by_class": partial(_make, "quantile", "QuantileByClass"),
     "rmia": partial(_make, "rmia", "RMIA"),
     "rmia_offline": partial(_make, "rmia", "RMIA", online=False),
+    "rmia_offline_tuned": partial(_make, "rmia", "RMIA", online=False, offline_a="tuned"),
     "population": partial(_make, "population", "Population"),
     "loss": partial(_make, "threshold", "Threshold", rule="loss"),
     "confidence": partial(_make, "threshold", "Threshold", rule="confidence"),
@@ -37,10 +68,54 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "entropy_by_class": partial(_make, "threshold", "Threshold", rule="entropy", by_class=True),
     "modified_entropy_by_class": partial(_make, "threshold", "Threshold", rule="modified_entropy", by_class=True),
     "correctness_by_class": partial(_make, "threshold", "Threshold", rule="correctness", by_class=True),
+    "difference": partial(_make, "difference", "Difference"),
+    "difference_sorted_diff": partial(_make, "difference", "Difference", feature="sorted_diff"),
+    "difference_l2_distance": partial(_make, "difference", "Difference", feature="l2_distance"),
+    "difference_direct_diff_tree": partial(_make, "difference", "Difference", feature="direct_diff", classifier="tree"),
+    "difference_direct_concat_tree": partial(
+        _make, "difference", "Difference", feature="direct_concat", classifier="tree"
+    ),
+    "difference_sorted_basic": partial(_make, "difference", "Difference", feature="sorted_basic"),
+    "difference_tree": partial(_make, "difference", "Difference", classifier="tree"),
+    "difference_forest": partial(_make, "difference", "Difference", classifier="forest"),
+    "difference_mlp": partial(_make, "difference", "Difference", classifier="mlp"),
+    "difference_margin": partial(_make, "difference_margin", "DifferenceMargin"),
+    "difference_margin_offline": partial(_make, "difference_margin", "DifferenceMargin", online=False),
+    "difference_margin_by_class": partial(_make, "difference_margin", "DifferenceMarginAlone", by_class=True),
+    "difference_margin_uncalibrated": partial(_make, "difference_margin", "DifferenceMarginAlone"),
+    "boundary_distance": partial(_make, "boundary_distance", "BoundaryDistance"),
+    "u_lira": partial(_make, "u_lira", "ULiRA"),
+    "ruli": partial(_make, "ruli", "Ruli"),
+    "iam": partial(_make, "iam", "IAM"),
+    "iam_offline": partial(_make, "iam", "IAM", fitted="perfect"),
+    "samia": partial(_make, "samia", "Samia"),
+    "shokri": partial(_make, "shokri", "Shokri"),
+    "shokri_log": partial(_make, "shokri", "Shokri", scale="log"),
+    "shokri_forest": partial(_make, "shokri", "Shokri", classifier="forest"),
+    "shokri_mlp": partial(_make, "shokri", "Shokri", classifier="mlp"),
+    "ml_leaks_1": partial(_make, "ml_leaks", "MLLeaks"),
+    "ml_leaks_2": partial(_make, "ml_leaks", "MLLeaks", adversary=2),
+    "ml_leaks_3": partial(_make, "ml_leaks", "MLLeaksUnsupervised"),
+    "svm_correctness": partial(_make, "svm", "SVM", feature="correctness"),
+    "svm_confidence": partial(_make, "svm", "SVM"),
+    "svm_entropy": partial(_make, "svm", "SVM", feature="entropy"),
+    "svm_modified_entropy": partial(_make, "svm", "SVM", feature="modified_entropy"),
+    "svm_probability": partial(_make, "svm", "SVM", feature="probability"),
+    "svm_modified_entropy_as_published": partial(_make, "svm", "SVM", feature="modified_entropy_as_published"),
+    "ensemble": partial(_make, "ensemble", "Ensemble"),
 }
 """Every attack by name; an entry also takes other settings of the attack, e.g. ``ATTACKS["rmia"](gamma=1.0)``."""
 
-MEASURES: dict[str, Callable[..., Measure]] = {}
+MEASURES: dict[str, Callable[..., Measure]] = {
+    "klom": partial(_make_measure, "klom", "Klom"),
+    "klom_gaussian": partial(_make_measure, "klom", "Klom", estimator="gaussian"),
+    "forgetting_quality": partial(_make_measure, "forgetting_quality", "ForgettingQuality"),
+    "loss_tnr_reading": partial(_make_measure, "tail", "LossTail"),
+    "swap": partial(_make_measure, "swap", "Swap"),
+    "ruli_efficacy": partial(_make_measure, "ruli_efficacy", "RuliEfficacy"),
+    "gaussian_poisoning": partial(_make_measure, "gaussian_poisoning", "GaussianPoisoning"),
+    "relearn_time": partial(_make_measure, "relearn_time", "RelearnTime"),
+}
 """Every measure of forgetting by name: functions of whole fleets, each with its floor beside it."""
 
 
@@ -73,6 +148,9 @@ DEFAULT_ATTACKS = (
     "modified_entropy",
 )
 """What an audit runs unless told otherwise: each published idea once, in its best variant."""
+
+DEFAULT_MEASURES: tuple[str, ...] = ()
+"""What an audit of a fleet prints beside the attacks unless told otherwise."""
 
 
 def default_attacks(offered: Need) -> tuple[str, ...]:

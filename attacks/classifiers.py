@@ -38,6 +38,9 @@ LEAF_SHARE = 0.01
 FARTHEST = 1e6
 """In standard deviations: a row farther out than this is scored as if it lay here (trees read float32)."""
 
+DECIMALS = 10
+"""Of log odds."""
+
 BLOCK_ROWS = 16_384
 """Rows that walk through a forest together: a few times 4 MB."""
 
@@ -104,7 +107,9 @@ class FittedClassifier:
             raise InvalidInput(f"features {features.shape} must be (rows, {self.mean.size}), as in training")
         if not features.shape[0]:
             return np.zeros(0)
-        return np.asarray(self.raw(_standardised(features, self.mean, self.scale)) - self.prior, np.float64)
+        scores = self.raw(_standardised(features, self.mean, self.scale)) - self.prior
+        # Equal rows must tie: the last bits of a matrix product change with the place of a row.
+        return np.asarray(np.round(scores, DECIMALS), np.float64)
 
 
 def check_classifier(kind: str) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mnemoscope.audit.answers.views import Reference, Side, View
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 
-__all__ = ["Features", "ShadowRows", "canonical_models", "quotas", "shadow_rows"]
+__all__ = ["Features", "ShadowRows", "canonical_models", "drawn_pairs", "quotas", "shadow_rows"]
 
 Floats = NDArray[np.float64]
 Features = Callable[[View], Floats]
@@ -67,6 +67,26 @@ def shadow_rows(
         InvalidInput: a cap below 2, or features of another shape than (records, d), or not finite.
         MissingNeed: no pair on one of the sides.
     """
+    parts: list[Floats] = []
+    pairs = drawn_pairs(reference, cap=cap, rng=rng)
+    for model, at in pairs:
+        values = np.asarray(features(_part(reference, model, at)), np.float64)
+        if values.ndim != 2 or values.shape[0] != at.size or not np.isfinite(values).all():
+            raise InvalidInput(f"features must be finite, (records, d) with {at.size} records; got {values.shape}")
+        parts.append(values)
+    at = np.concatenate([records for _, records in pairs])
+    model_of = np.concatenate([np.full(records.size, model, np.int64) for model, records in pairs])
+    member = reference.side[model_of, at] == Side.IN
+    return ShadowRows(np.concatenate(parts), reference.labels[at], member, reference.ids[at], model_of)
+
+
+def drawn_pairs(
+    reference: Reference, *, cap: int | None = None, rng: np.random.Generator
+) -> list[tuple[int, NDArray[np.int64]]]:
+    """Return which pairs ``shadow_rows`` takes: positions of each model in canonical order, with those of its records.
+
+    Models without a record are left out. Arguments and errors as there.
+    """
     if cap is not None and cap < 2:
         raise InvalidInput(f"cap={cap!r} must be at least 2 rows, one a side, or None for all")
     counts = {side: (reference.side == side).sum(axis=1) for side in (Side.IN, Side.OUT)}
@@ -82,22 +102,14 @@ def shadow_rows(
         side: count[models] if cap is None else quotas(count[models], cap // 2, rng=rng)
         for side, count in counts.items()
     }
-    parts: list[tuple[Floats, NDArray[np.int64], NDArray[np.int64]]] = []
+    pairs: list[tuple[int, NDArray[np.int64]]] = []
     for place, model in enumerate(models):
         side = reference.side[model][by_id]
         chosen = [_draw(np.flatnonzero(side == s), int(take[s][place]), rng) for s in (Side.IN, Side.OUT)]
         at = by_id[np.sort(np.concatenate(chosen))]
         if at.size:
-            values = np.asarray(features(_part(reference, int(model), at)), np.float64)
-            if values.ndim != 2 or values.shape[0] != at.size or not np.isfinite(values).all():
-                raise InvalidInput(f"features must be finite, (records, d) with {at.size} records; got {values.shape}")
-            parts.append((values, at, np.full(at.size, model, np.int64)))
-    at = np.concatenate([part[1] for part in parts])
-    model_of = np.concatenate([part[2] for part in parts])
-    member = reference.side[model_of, at] == Side.IN
-    return ShadowRows(
-        np.concatenate([part[0] for part in parts]), reference.labels[at], member, reference.ids[at], model_of
-    )
+            pairs.append((int(model), at))
+    return pairs
 
 
 def canonical_models(reference: Reference) -> NDArray[np.int64]:
