@@ -221,6 +221,7 @@ class ProcedureAudit(ScoredFleets):
             cost_fraction_of_retraining=cost_fraction,
             measured=tuple(self.beside.measured(after)),
             defended=self.beside.defended(reference, after),
+            epsilons=tuple(self.beside.epsilons(scored[self.primary.name])),
         )
         self.forget_others()
         return subject

@@ -14,9 +14,10 @@ from mnemoscope.audit.statistics.fleet import FleetScores, share
 from mnemoscope.audit.statistics.measures import Measure, Worlds
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.defended import defended_row, strongest
+from mnemoscope.audit.verdict.epsilons import fleet_epsilons
 from mnemoscope.audit.verdict.procedure_input import FleetAnswers
 from mnemoscope.audit.verdict.procedure_scores import ScoredFleets
-from mnemoscope.audit.verdict.result import Defended, Finding, Measured, ModelRole
+from mnemoscope.audit.verdict.result import Defended, EpsilonRow, Finding, Measured, ModelRole
 from mnemoscope.audit.verdict.versions import VersionGames
 
 __all__ = ["Beside"]
@@ -83,6 +84,22 @@ class Beside:
                     found.name, found.unit, found.direction, found.value, found.floor, n_models, n_records, found.note
                 )
             )
+        return rows
+
+    def epsilons(self, scored: FleetScores) -> list[EpsilonRow]:
+        """What the primary attack's rates say of epsilon: after deletion, for no-op, and for membership before."""
+        alpha, primary = self.fleets.alpha, self.fleets.primary
+        if alpha is None:
+            return []
+        rows: list[EpsilonRow] = []
+        fleets: tuple[tuple[str, ModelRole, FleetScores], ...] = (
+            ("forgetting", "after", scored),
+            ("forgetting", "retrained", self.fleets.shared(primary, "forgetting", "retrained")),
+            ("membership", "before", self.fleets.shared(primary, "membership", "before")),
+        )
+        for game, models, scores in fleets:
+            rate = scores.rates([alpha])[0]
+            rows += fleet_epsilons(primary.name, game, models, rate, self.fleets.policy.level)
         return rows
 
     @cached_property

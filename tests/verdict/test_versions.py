@@ -126,3 +126,20 @@ def test_measures_stand_beside_their_floor():
     assert row.value.value - row.floor.value > 0.5
     (row,) = audited(measures=(Shift(),)).measured
     assert abs(row.value.value - row.floor.value) < 0.1
+
+
+def test_epsilon_follows_from_the_rates_and_never_passes_its_ceiling():
+    leaky, clean = audited(after=worlds.NO_OP), audited()
+    for subject in (leaky, clean):
+        assert [(e.game, e.models) for e in subject.epsilons] == [
+            pair
+            for pair in (("forgetting", "after"), ("forgetting", "retrained"), ("membership", "before"))
+            for _ in range(2)
+        ]
+        for row in subject.epsilons:
+            assert 0 <= row.bound.value <= row.ceiling
+    pure, gaussian = leaky.epsilons[:2]
+    # The leak is Gaussian in the margin: the bound from one threshold is below what the whole curve would give.
+    assert 0.5 < pure.bound.value < gaussian.bound.value
+    assert clean.epsilons[0].bound.value == 0
+    assert clean.epsilons[2].bound.value == 0

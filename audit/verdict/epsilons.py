@@ -1,0 +1,81 @@
+"""Epsilon that follows from a fleet's rates: lower bounds with what they quantify over, beside their ceiling.
+
+The threshold of each model was set on other models. Both rates are averages over records and training runs: were every
+record (epsilon, delta)-indistinguishable, the averages would obey the same inequalities, so that a bound from averages
+holds for the most exposed record, whose own epsilon may be larger.
+"""
+
+import numpy as np
+from scipy.special import ndtri
+
+from mnemoscope.audit.statistics.epsilon import epsilon_ceiling, epsilon_from_rates
+from mnemoscope.audit.statistics.epsilon_gdp import epsilon_of_gdp
+from mnemoscope.audit.statistics.fleet import FleetRate
+from mnemoscope.audit.statistics.proportions import clopper_pearson_limits
+from mnemoscope.audit.statistics.trials import Estimate, Interval
+from mnemoscope.audit.verdict.result import EpsilonRow, ModelRole
+
+__all__ = ["EPSILON_DELTA", "fleet_epsilons"]
+
+EPSILON_DELTA = 1e-5
+LARGEST = 1e6
+"""Stands for an epsilon without limit: a result holds no infinity."""
+
+PURE = "training runs of this recipe; holds for the most exposed of these records"
+GAUSSIAN = PURE + "; extrapolated under a Gaussian trade-off curve, which nothing here tests"
+
+
+def fleet_epsilons(attack: str, game: str, models: ModelRole, rate: FleetRate, level: float) -> list[EpsilonRow]:
+    """Bound epsilon from one attack's rates at a threshold that was set on other models.
+
+    Args:
+        attack: its name.
+        game: the question asked: "in" is what the game says.
+        models: which models.
+        rate: counts and clustered limits at the threshold.
+        level: one-sided confidence of each bound; each rate's limit takes half of the error.
+
+    Returns:
+        From the rates themselves, and under Gaussian differential privacy (arXiv 2302.07956).
+    """
+    each = 1 - (1 - level) / 2
+    low = rate.tpr_estimate(each, "lower").low or 0.0
+    high = rate.fpr_estimate(each, "upper").high
+    fpr_high = 1.0 if high is None else high
+    pure = float(epsilon_from_rates(low, fpr_high, EPSILON_DELTA))
+    best_low = float(clopper_pearson_limits(rate.n_in, rate.n_in, 1 - each, "lower")[0])
+    best_high = float(clopper_pearson_limits(0, rate.n_out, 1 - each, "upper")[1])
+    ceiling = epsilon_ceiling(rate.n_in, rate.n_out, level, EPSILON_DELTA)
+    method = "clustered limits of both rates"
+    return [
+        _row(method, attack, game, models, pure, ceiling, rate, level, PURE),
+        _row(
+            "Gaussian DP, clustered limits", attack, game, models, _gaussian(low, fpr_high),
+            _gaussian(best_low, best_high), rate, level, GAUSSIAN,
+        ),
+    ]  # fmt: skip
+
+
+def _gaussian(tpr_low: float, fpr_high: float) -> float:
+    """Epsilon of the largest mu that the two limits exclude the smaller ones of; 0 where they exclude none."""
+    if tpr_low <= 0 or fpr_high >= 1:
+        return 0.0
+    mu = float(ndtri(tpr_low) - ndtri(fpr_high)) if fpr_high > 0 and tpr_low < 1 else np.inf
+    return 0.0 if mu <= 0 else epsilon_of_gdp(mu, EPSILON_DELTA)
+
+
+def _row(
+    method: str,
+    attack: str,
+    game: str,
+    models: ModelRole,
+    bound: float,
+    ceiling: float,
+    rate: FleetRate,
+    level: float,
+    assumption: str,
+) -> EpsilonRow:
+    value = min(bound, LARGEST)
+    interval = Interval(value, LARGEST, level, "lower", method)
+    estimate = Estimate(value, interval, n=rate.n_in + rate.n_out)
+    return EpsilonRow(method, attack, game, models, estimate, min(ceiling, LARGEST), level, EPSILON_DELTA, assumption)
