@@ -11,9 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.views import Need, Reference
+from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.statistics.trials import Estimate
 
-__all__ = ["Measure", "Measurement", "Worlds"]
+__all__ = ["Canaries", "Measure", "Measurement", "Worlds"]
+
+
+@dataclass(frozen=True, eq=False)
+class Canaries:
+    """Records that are other records plus noise which the auditor drew.
+
+    Attributes:
+        ids: (c,) int64 ids of the canaries, whose roles are in ``Worlds.role``.
+        sources: (c,) int64 ids of the records as they were, in the same order; no model was trained on them.
+    """
+
+    ids: NDArray[np.int64]
+    sources: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 1 or self.ids.size == 0 or self.sources.shape != self.ids.shape:
+            raise InvalidInput(f"Canaries: ids {self.ids.shape} and sources {self.sources.shape} must both be (c,)")
+        if np.unique(self.ids).size != self.ids.size or (self.ids == self.sources).any():
+            raise InvalidInput("Canaries: ids must be unique, and no canary may be its own source")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +46,8 @@ class Worlds:
         control: fleet B, like A with other seeds; measured in the place of ``after`` it gives the floor.
         before: the models before deletion.
         role: (m, n) int8 of ``Role`` for the records of the references.
+        canaries: records among them that carry noise which the auditor planted, where there are any.
+        background: (b,) int64 ids of records that every model was and stays trained on, for measures that train.
     """
 
     after: Reference
@@ -33,6 +55,19 @@ class Worlds:
     control: Reference
     before: Reference
     role: NDArray[np.int8]
+    canaries: Canaries | None = None
+    background: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        fleets = (("after", self.after), ("retrained", self.retrained), ("control", self.control))
+        for name, fleet in (*fleets, ("before", self.before)):
+            if fleet.logits.shape != self.after.logits.shape or not np.array_equal(fleet.ids, self.after.ids):
+                raise InvalidInput(
+                    f"Worlds: fleet {name!r} answers {fleet.logits.shape}, the models after deletion "
+                    f"{self.after.logits.shape}; all must hold the same models on the same records in one order"
+                )
+        if self.role.shape != self.after.side.shape:
+            raise InvalidInput(f"Worlds: role {self.role.shape} must be (models, records) = {self.after.side.shape}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +83,9 @@ class Measurement:
         per_record: (n,) float64 value of each record, NaN-free, or None where there is none; ``ids`` names them.
         ids: (n,) int64 record ids, or None.
         note: what the reader must know, e.g. the ceiling with this many models.
+        excess: value minus floor, paired by model and record, so that what both share cancels; its interval says
+            whether the procedure differs from retraining at all. None where the two have no common scale.
+        no_op: the same for the models before deletion, the positive control: what doing nothing scores here.
     """
 
     name: str
@@ -58,6 +96,8 @@ class Measurement:
     per_record: NDArray[np.float64] | None = None
     ids: NDArray[np.int64] | None = None
     note: str = ""
+    excess: Estimate | None = None
+    no_op: Estimate | None = None
 
 
 class Measure(Protocol):
