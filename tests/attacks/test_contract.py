@@ -11,7 +11,12 @@ from mnemoscope.attacks.threshold import Threshold
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.testing import ATTACK_CHECKS, ContractViolation, attack_contract
 
-CASES = attack_contract(ATTACKS)
+EXEMPT = {
+    # It asks which of the records that the first model held are still in, and reads that model: records which it never
+    # held have nothing to lose. Kept against forgotten records it is tried in test_iam.py.
+    "iam": frozenset({"attack_sees_a_leak"}),
+}
+CASES = attack_contract(ATTACKS, exempt=EXEMPT)
 
 
 @pytest.mark.parametrize("check", [c for _, c in CASES], ids=[i for i, _ in CASES])
