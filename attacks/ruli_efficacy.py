@@ -128,8 +128,9 @@ class RuliEfficacy:
 
 def _cells(worlds: Worlds, role: Role) -> Mask:
     """(m, n) bool, the cells of a role, of records that have it in two models or more."""
-    cells = worlds.role == role
-    return cells & (cells.sum(axis=0) > 1)
+    cells: Mask = worlds.role == role
+    cells &= cells.sum(axis=0) > 1
+    return cells
 
 
 def _record_auc(above: Floats, below: Floats, cells: Mask) -> Floats:

@@ -90,10 +90,11 @@ def disjoint_halves(reference: Reference) -> tuple[Reference, Reference]:
     Raises:
         InvalidInput: fewer than two folds.
     """
-    folds = np.unique(reference.fold) if reference.fold is not None else np.zeros(0, np.int8)
+    fold = np.zeros(reference.n_models, np.int8) if reference.fold is None else reference.fold
+    folds = np.unique(fold)
     if folds.size < 2:
         raise InvalidInput("selection and audit need models of their own: the design must have at least 2 folds")
-    first = np.isin(reference.fold, folds[: folds.size // 2])
+    first = np.isin(fold, folds[: folds.size // 2])
     return reference.select(np.flatnonzero(first)), reference.select(np.flatnonzero(~first))
 
 
