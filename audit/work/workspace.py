@@ -230,7 +230,8 @@ class Workspace:
 
         Args:
             name: "before" or "retrained".
-            replica: "A" the reference, "B" the negative control, "C" the subject: other seeds, same records.
+            replica: "A" the reference, "B" the negative control, "C" the subject: other seeds, same records. "B" of
+                "before" is the control of the difference games: trained again, nothing deleted.
 
         Raises:
             AuditError: the optimiser saw other records than the design says; training diverged; out of memory.
