@@ -12,11 +12,23 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.attacks.moments import Moments, left_out_moments, moments
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput
 
-__all__ = ["LiRA", "Variance", "lira_scores"]
+__all__ = [
+    "LEAST_FOR_OWN",
+    "LiRA",
+    "LiraScorer",
+    "Normals",
+    "Variance",
+    "lira_scores",
+    "log_ratio",
+    "normals_of",
+    "shared_variance",
+    "variance_flags",
+]
 
 Floats = NDArray[np.float64]
 Variance = Literal["per-record", "shared", "shrunk"]
@@ -24,22 +36,14 @@ Variance = Literal["per-record", "shared", "shrunk"]
 PRIOR_WEIGHT = 4.0
 """Degrees of freedom that the fleet's mean within-record variance counts for in ``shrunk``."""
 
+LEAST_FOR_OWN = 2
+"""Models on a side that a record's own variance needs."""
+
 VARIANCE_FLOOR = 1e-6
 """In squared logits: models that agree to a thousandth of a logit do not differ by anything an attacker can use."""
 
-CANCELLED = 1e-4
-"""A down-dated sum of squares below this share of the whole has lost digits and is summed afresh."""
 
-
-class _Moments(NamedTuple):
-    """Number, mean and sum of squared deviations of one side, broadcastable to the scored signals."""
-
-    number: Floats
-    mean: Floats
-    squares: Floats
-
-
-class _Normals(NamedTuple):
+class Normals(NamedTuple):
     """Mean and variance of both sides for every record and one query; ``inside`` is None offline.
 
     ``common``: both sides have one variance, up to the error of their means.
@@ -49,11 +53,11 @@ class _Normals(NamedTuple):
     outside: tuple[Floats, Floats]
     common: bool
 
-    def at(self, positions: NDArray[np.int64]) -> "_Normals":
+    def at(self, positions: NDArray[np.int64]) -> "Normals":
         """Return those of the records at ``positions``."""
         mean, spread = self.outside
         inside = None if self.inside is None else (self.inside[0][positions], self.inside[1][positions])
-        return _Normals(inside, (mean[positions], spread[positions]), self.common)
+        return Normals(inside, (mean[positions], spread[positions]), self.common)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class LiRA:
             as log Phi(z) does and does not saturate.
         variance: "per-record"; "shared" (one within-record variance a side, centred); or "shrunk" (the record's
             pooled squares plus four degrees of freedom of the fleet's variance, times 1 + 1/K for the error of the
-            mean). Recommended from 64 models a side, below 8, and otherwise.
+            mean). Recommended from 64 models a side, below 8, and otherwise. With fewer than 2 models for a record on a
+            side, the target left out, "per-record" falls back to "shared" for all records and ``flags`` says so.
         signal: key of ``SIGNALS``; several queries are scored each by itself and averaged.
     """
 
@@ -92,35 +97,46 @@ class LiRA:
 
     def fit(self, reference: Reference, *, rng: np.random.Generator) -> "LiraScorer":
         """Fit both distributions of every record; nothing is drawn from ``rng``."""
-        least = 2 if self.variance == "per-record" else 1
-        require_models(reference.side, least, self.online, reference.ids)
+        require_models(reference.side, 1, self.online, reference.ids)
         fitted = []
         for phi in np.moveaxis(reference.signal(self.signal), -1, 0):
-            inside = _moments(phi, reference.side == Side.IN) if self.online else None
-            fitted.append(_normals(inside, _moments(phi, reference.side == Side.OUT), self.variance))
-        return LiraScorer(reference, self.signal, tuple(fitted), 0.0 if self.online else None)
+            inside = moments(phi, reference.side == Side.IN) if self.online else None
+            fitted.append(normals_of(inside, moments(phi, reference.side == Side.OUT), self.variance))
+        return LiraScorer(reference, self.signal, tuple(fitted), 0.0 if self.online else None, self.flags(reference))
 
     def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
         """Score every model against all the others, in closed form."""
         phi = reference.signal(self.signal)
         return lira_scores(phi, reference.side, online=self.online, variance=self.variance, ids=reference.ids)
 
+    def flags(self, reference: Reference, *, left_out: bool = False) -> tuple[str, ...]:
+        """Say where the fit is not what the settings ask for; empty where it is.
+
+        Args:
+            reference: what ``fit`` would read.
+            left_out: whether each model is left out of it in turn, as ``score_fleet`` does.
+        """
+        if self.variance != "per-record":
+            return ()
+        return variance_flags(reference, online=self.online, left_out=left_out)
+
 
 @dataclass(frozen=True, eq=False)
 class LiraScorer:
-    """Fitted LiRA; ``threshold`` is the likelihood ratio's own, even odds."""
+    """Fitted LiRA; ``threshold`` is the likelihood ratio's own, even odds; ``flags`` as of the attack."""
 
     reference: Reference
     signal: str
-    normals: tuple[_Normals, ...]
+    normals: tuple[Normals, ...]
     threshold: float | None
+    flags: tuple[str, ...] = ()
 
     def score(self, view: View) -> Floats:
         """Return (n,) float64."""
         at = self.reference.positions(view.ids)
         total = np.zeros(view.n_records)
         for phi, normals in zip(view.signal(self.signal).T, self.normals, strict=True):
-            total += _score(phi, normals.at(at))
+            total += log_ratio(phi, normals.at(at))
         return total / len(self.normals)
 
 
@@ -147,63 +163,59 @@ def lira_scores(
     Raises:
         InvalidInput: a record that is left without IN (online) or OUT models once its target is taken out.
     """
-    require_models(side, 3 if variance == "per-record" else 2, online, ids)
+    require_models(side, 2, online, ids)
     total = np.zeros(side.shape)
     queries = phi[..., None] if phi.ndim == 2 else phi
     is_in, is_out = side == Side.IN, side == Side.OUT
     for query in np.moveaxis(queries, -1, 0):
-        inside = _left_out_moments(query, is_in) if online else None
-        total += _score(query, _normals(inside, _left_out_moments(query, is_out), variance))
+        inside = left_out_moments(query, is_in) if online else None
+        total += log_ratio(query, normals_of(inside, left_out_moments(query, is_out), variance))
     total /= queries.shape[-1]
     return total
 
 
-def _moments(phi: Floats, mask: NDArray[np.bool_]) -> _Moments:
-    count = mask.sum(axis=0, dtype=np.float64)
-    mean = np.where(mask, phi, 0.0).sum(axis=0) / count
-    deviation = np.where(mask, phi - mean, 0.0)
-    return _Moments(count, mean, np.einsum("ij,ij->j", deviation, deviation))
-
-
-def _left_out_moments(phi: Floats, mask: NDArray[np.bool_]) -> _Moments:
-    """Moments (m, n) of a side without the model of each row, down-dated from the whole side's."""
-    count = mask.sum(axis=0, dtype=np.float64)
-    weight = mask.astype(np.float64)
-    mean = np.einsum("ij,ij->j", phi, weight) / count
-    deviation = (phi - mean) * weight
-    squares = deviation * deviation
-    whole = squares.sum(axis=0)
-    left = 1.0 / np.maximum(count - 1.0, 1.0)
-    squares *= -(count * left)
-    squares += whole
-    deviation *= -left
-    deviation += mean
-    lost = squares < CANCELLED * whole
-    if lost.any():
-        row, column = np.nonzero(lost)
-        keep = mask[:, column]
-        keep[row, np.arange(row.size)] = False
-        _, deviation[lost], squares[lost] = _moments(phi[:, column], keep)
-    return _Moments(count - weight, deviation, squares)
-
-
-def _normals(inside: _Moments | None, outside: _Moments, variance: Variance) -> _Normals:
+def normals_of(inside: Moments | None, outside: Moments, variance: Variance) -> Normals:
     """Turn moments into (mean, variance) of each side."""
     sides = (outside,) if inside is None else (inside, outside)
     if variance == "per-record":
-        spread = [side.squares / (side.number - 1.0) for side in sides]
+        spread = _own_or_shared(sides)
     elif variance == "shared":
-        spread = [_pooled(side) for side in sides]
+        spread = [shared_variance(side) for side in sides]
     else:
-        squares = sum(side.squares for side in sides) + PRIOR_WEIGHT * _pooled(*sides)
+        squares = sum(side.squares for side in sides) + PRIOR_WEIGHT * shared_variance(*sides)
         common = squares / (sum(side.number for side in sides) + (PRIOR_WEIGHT - len(sides)))
         spread = [common + common / side.number for side in sides]
     floored = [np.broadcast_to(np.maximum(v, VARIANCE_FLOOR), outside.mean.shape) for v in spread]
     fitted = [(side.mean, v) for side, v in zip(sides, floored, strict=True)]
-    return _Normals(None if inside is None else fitted[0], fitted[-1], variance == "shrunk")
+    return Normals(None if inside is None else fitted[0], fitted[-1], variance == "shrunk")
 
 
-def _pooled(*sides: _Moments) -> Floats:
+def _own_or_shared(sides: tuple[Moments, ...]) -> list[Floats]:
+    """Each record's own variance; the shared one for all of them as soon as a record has too few models for its own.
+
+    Not for that record alone: whether a left-out model's side has too few is told by the side it came from.
+    """
+    few = np.any([(side.number < LEAST_FOR_OWN).any(axis=-1, keepdims=True) for side in sides], axis=0)
+    own = [side.squares / np.maximum(side.number - 1.0, 1.0) for side in sides]
+    return [np.where(few, shared_variance(side), v) for side, v in zip(sides, own, strict=True)] if few.any() else own
+
+
+def variance_flags(reference: Reference, *, online: bool, left_out: bool) -> tuple[str, ...]:
+    """Name the records whose models are too few for variances of their own, up to ten; () where there are none."""
+    sides = (Side.IN, Side.OUT) if online else (Side.OUT,)
+    least = LEAST_FOR_OWN + left_out
+    few = np.any([(reference.side == side).sum(axis=0) < least for side in sides], axis=0)
+    if not few.any():
+        return ()
+    ids = np.sort(reference.ids[few])
+    named = ", ".join(str(int(i)) for i in ids[:10]) + (", ..." if ids.size > 10 else "")
+    return (
+        f"shared variance: {ids.size} records have fewer than {least} models on a side, too few for a variance of "
+        f"their own (ids {named}), so every record takes the shared one",
+    )
+
+
+def shared_variance(*sides: Moments) -> Floats:
     """Mean within-record variance over all records, kept broadcastable; 1 where single models show none."""
     squares = np.sum([side.squares.sum(axis=-1, keepdims=True) for side in sides], axis=0)
     freedom = np.sum([(side.number - 1.0).sum(axis=-1, keepdims=True) for side in sides], axis=0)
@@ -211,7 +223,8 @@ def _pooled(*sides: _Moments) -> Floats:
     return pooled
 
 
-def _score(phi: Floats, normals: _Normals) -> Floats:
+def log_ratio(phi: Floats, normals: Normals) -> Floats:
+    """Return the log density ratio of signals (..., n), or offline their standardised distance."""
     mean, spread = normals.outside
     if normals.inside is None:
         z: Floats = (phi - mean) / np.sqrt(spread)

@@ -6,15 +6,19 @@ population records. Evaluated by sorting: the comparison with every population r
 Deviations from the paper's code, all of them small: plain mean of the references instead of a trimmed one; softmax
 with temperature instead of the soft-margin Taylor softmax (``signal="log_taylor_softmax"`` has it); several queries
 average the log ratio instead of voting; the fraction of beaten population records, a step function, is ordered inside
-each step by the log ratio itself, because ties hide the tail that audits read.
+each step by the log ratio itself, because ties hide the tail that audits read. The release tunes the offline slope on
+one pair of references; ours takes every reference in turn as the target (``mnemoscope.attacks.tuning``).
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.attacks.moments import left_out_mean, mean_over
+from mnemoscope.attacks.tuning import Cells, Setting, Simulated, check_setting, tuned_by_target, tuned_setting
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Answers, Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
@@ -25,6 +29,9 @@ Floats = NDArray[np.float64]
 
 LOWEST_LOG = -700.0
 """Log probabilities below it are raised to it, so that means of probabilities stay normal float64 numbers."""
+
+SLOPES = tuple(k / 10 for k in range(11))
+"""Slopes that tuning tries; of equally good ones it takes the smallest."""
 
 LOG_SIGNALS = ("log_taylor_softmax", "negative_loss", "top_confidence")
 """Signals that are logarithms of a probability."""
@@ -39,22 +46,25 @@ class RMIA:
             and for population records, which no reference has seen, their plain mean or the same line.
         gamma: factor, at least 1; 2 as in the paper's code (later toolboxes use 1). With one target it moves only
             the resolution, not the order.
-        offline_a: slope of that line in [0, 1]; 0.3 is the paper's for CIFAR-10. Never tune it on audited records.
+        offline_a: slope of that line in [0, 1]; 0.3 is the paper's for CIFAR-10. "tuned": the slope of ``SLOPES`` that
+            tells members best where the attacker's own models stand in for the target, one after another; of the
+            target it reads nothing. Offline only.
         temperature: the logits are divided by it; 2 as in the paper's code.
         signal: a key of ``SIGNALS`` that is a log probability.
     """
 
     online: bool = True
     gamma: float = 2.0
-    offline_a: float = 0.3
+    offline_a: Setting = 0.3
     temperature: float = 2.0
     signal: str = "negative_loss"
 
     def __post_init__(self) -> None:
         if not 1 <= self.gamma < math.inf:
             raise InvalidInput(f"gamma={self.gamma!r} must be at least 1")
-        if not 0 <= self.offline_a <= 1:
-            raise InvalidInput(f"offline_a={self.offline_a!r} must lie in [0, 1]")
+        check_setting("offline_a", self.offline_a)
+        if self.online and self.offline_a == "tuned":
+            raise InvalidInput("offline_a='tuned' has no use online. Set online=False, or leave offline_a alone")
         if self.signal not in SIGNALS or self.signal not in LOG_SIGNALS:
             raise InvalidInput(f"signal={self.signal!r} is no log probability; allowed: {', '.join(LOG_SIGNALS)}")
         if not self.temperature > 0:
@@ -62,28 +72,43 @@ class RMIA:
 
     @property
     def name(self) -> str:
-        """``rmia`` or ``rmia_offline``."""
-        return "rmia" if self.online else "rmia_offline"
+        """``rmia``, ``rmia_offline`` or ``rmia_offline_tuned``."""
+        return "rmia" if self.online else "rmia_offline" + ("_tuned" if self.offline_a == "tuned" else "")
 
     @property
     def needs(self) -> Need:
-        """Scores, OUT models and population records, and IN models online."""
-        return Need.SCORES | Need.SHADOW_OUT | Need.POPULATION | (Need.SHADOW_IN if self.online else Need.NOTHING)
+        """Scores, OUT models and population records; IN models online, and to tune."""
+        members = self.online or self.offline_a == "tuned"
+        return Need.SCORES | Need.SHADOW_OUT | Need.POPULATION | (Need.SHADOW_IN if members else Need.NOTHING)
 
     def fit(self, reference: Reference, *, rng: np.random.Generator) -> "RmiaScorer":
         """Compute the normalisers of audited and population records; nothing is drawn from ``rng``."""
         population = _population(reference)
         log_p, log_p_z = self._signal(reference), self._signal(population)
         require_models(reference.side, 1, self.online, reference.ids)
-        means = [_mean(_floored(log_p), mask) for mask in self._masks(reference.side)]
+        means = [mean_over(_floored(log_p), mask) for mask in self._masks(reference.side)]
         everyone = np.ones(log_p_z.shape[:2], np.bool_)
-        mean_z = _mean(_floored(log_p_z), everyone)
-        return RmiaScorer(self, reference, self._log_normaliser(*means), self._log_normaliser(mean_z))
+        mean_z = mean_over(_floored(log_p_z), everyone)
+        slope = self.offline_a
+        if slope == "tuned":
+            slope = tuned_setting(SLOPES, self._simulated(log_p), reference.side, reference.ids)
+        return RmiaScorer(self, reference, self._log_normaliser(means, slope), self._log_normaliser([mean_z], slope))
 
     def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
         """Score every model against all the others, in closed form."""
-        log_p_z = self._signal(_population(reference))
-        return rmia_scores(self._signal(reference), log_p_z, reference.side, self, ids=reference.ids)
+        log_p, log_p_z = self._signal(reference), self._signal(_population(reference))
+        return rmia_scores(log_p, log_p_z, reference.side, self, ids=reference.ids)
+
+    def _simulated(self, log_p: Floats) -> Simulated:
+        """Return what scores chosen models and records with each model left out, for a slope."""
+
+        def of(cells: Cells) -> Callable[[float], Floats]:
+            chosen = log_p[np.ix_(cells.models, cells.records)]
+            outside = cells.side == Side.OUT
+            means = np.stack([left_out_mean(p, outside) for p in np.moveaxis(_floored(chosen), -1, 0)], axis=-1)
+            return lambda slope: (chosen - self._log_normaliser([means], slope)).mean(axis=-1)
+
+        return of
 
     def _signal(self, answers: Answers) -> Floats:
         return answers.signal(self.signal, temperature=self.temperature)
@@ -91,10 +116,10 @@ class RMIA:
     def _masks(self, side: NDArray[np.int8]) -> tuple[NDArray[np.bool_], ...]:
         return (side == Side.OUT, side == Side.IN) if self.online else (side == Side.OUT,)
 
-    def _log_normaliser(self, *means: Floats) -> Floats:
+    def _log_normaliser(self, means: Sequence[Floats], slope: float | Floats) -> Floats:
         average = sum(means[1:], means[0]) / len(means)
         if not self.online:
-            average = ((1.0 + self.offline_a) * average + (1.0 - self.offline_a)) / 2.0
+            average = ((1.0 + slope) * average + (1.0 - slope)) / 2.0
         log: Floats = np.log(average)
         return log
 
@@ -163,13 +188,18 @@ def rmia_scores(
         InvalidInput: a record that is left without IN (online) or OUT models once its target is taken out.
     """
     require_models(side, 2, attack.online, ids)
+    slope: float | Floats
+    if attack.offline_a == "tuned":
+        slope = tuned_by_target(SLOPES, attack._simulated(log_p), side, ids)[:, None]
+    else:
+        slope = attack.offline_a
     ratio, ratio_z = np.zeros(log_p.shape[:2]), np.zeros(log_p_z.shape[:2])
     for query in range(log_p.shape[-1]):
         p, p_z = _floored(log_p[..., query]), _floored(log_p_z[..., query])
-        means = [_left_out_mean(p, mask) for mask in attack._masks(side)]
+        means = [left_out_mean(p, mask) for mask in attack._masks(side)]
         everyone = np.ones(p_z.shape, np.bool_)
-        ratio += log_p[..., query] - attack._log_normaliser(*means)
-        ratio_z += log_p_z[..., query] - attack._log_normaliser(_left_out_mean(p_z, everyone))
+        ratio += log_p[..., query] - attack._log_normaliser(means, slope)
+        ratio_z += log_p_z[..., query] - attack._log_normaliser([left_out_mean(p_z, everyone)], slope)
     ratio /= log_p.shape[-1]
     ratio_z /= log_p.shape[-1]
     log_gamma = math.log(attack.gamma)
@@ -188,27 +218,6 @@ def _score(log_ratio: Floats, log_ratio_z: Floats, log_gamma: float) -> Floats:
 def _floored(log_p: Floats) -> Floats:
     p: Floats = np.exp(np.maximum(log_p, LOWEST_LOG))
     return p
-
-
-def _mean(p: Floats, mask: NDArray[np.bool_]) -> Floats:
-    """Mean over the models (axis 0) where the mask (m, n) holds; p is (m, n, q)."""
-    total: Floats = np.where(mask[..., None], p, 0.0).sum(axis=0)
-    total /= mask.sum(axis=0)[:, None]
-    return total
-
-
-def _left_out_mean(p: Floats, mask: NDArray[np.bool_]) -> Floats:
-    """Mean (m, n) over the masked models other than each row's own.
-
-    Sums before and after the row instead of a sum minus the row: probabilities span hundreds of orders of
-    magnitude, and a difference would lose the small ones.
-    """
-    held = np.where(mask, p, 0.0)
-    total = np.zeros_like(p)
-    np.cumsum(held[:-1], axis=0, out=total[1:])
-    total[:-1] += np.cumsum(held[:0:-1], axis=0)[::-1]
-    total /= mask.sum(axis=0) - mask
-    return total
 
 
 def _population(answers: View | Reference) -> Answers:

@@ -1,0 +1,224 @@
+"""BaVarIA: LiRA with a conjugate prior in place of a choice between pooled and per-record variances.
+
+Source: Brannvall 2026 (arXiv 2603.11799), the released formulas and constants: a normal-inverse-gamma prior for each
+side, its mean and variance those of all signals of that side over records and models, kappa0 = 1, alpha0 = 1 for the
+Gaussian score (-n) and 2 for the posterior predictive (-t). Offline, every record's IN side is the prior.
+
+A left-out target leaves the prior too. The release also leaves out the target's partner, the model with the opposite
+roles, so that a record has as many IN as OUT models; fleets here need not come in such pairs. Deviations: counts that
+only the left-out target made unequal are evened (``evened_counts``), else the published variances, which fall with the
+count, name the target's side (AUC 0.23 with six models a side and no leak); where all records have the same counts
+the formulas are the published ones. Signals are brought into [-limit, limit] before pooling, because one infinite
+margin would be the variance of everybody's prior.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from mnemoscope.attacks.moments import Moments, evened_counts, left_out_moments, moments
+from mnemoscope.audit.answers.signals import SIGNALS
+from mnemoscope.audit.answers.views import Need, Reference, Side, View
+from mnemoscope.audit.errors import InvalidInput
+
+__all__ = ["BaVarIA"]
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+KAPPA0 = 1.0
+"""Records that the prior's mean counts for."""
+
+ALPHA0 = {"n": 1.0, "t": 2.0}
+"""Shape of the prior of the variance."""
+
+VARIANCE_FLOOR = 1e-10
+"""In squared units of the signal, as released."""
+
+
+class Prior(NamedTuple):
+    """Mean and variance of one side over records and models: () each, or (m, 1) with the model of each row left out."""
+
+    mean: Floats
+    variance: Floats
+
+
+class Density(NamedTuple):
+    """A density of one side for every record, () where it is the prior's.
+
+    Attributes:
+        location: in the signal's unit.
+        scale2: squared scale of the distance.
+        constant: what the distance is taken from.
+        degrees: degrees of freedom of Student's t; None for a Gaussian.
+    """
+
+    location: Floats
+    scale2: Floats
+    constant: Floats
+    degrees: Floats | None
+
+    def at(self, positions: NDArray[np.int64]) -> "Density":
+        """Return those of the records at ``positions``; what all records share stays as it is."""
+        location, scale2, constant = (part if part.ndim == 0 else part[positions] for part in self[:3])
+        degrees = self.degrees
+        if degrees is not None and degrees.ndim > 0:
+            degrees = degrees[positions]
+        return Density(location, scale2, constant, degrees)
+
+
+@dataclass(frozen=True)
+class BaVarIA:
+    """Log ratio of both sides' densities under a shared prior: Gaussian (-n), or Student's t as it predicts (-t).
+
+    Attributes:
+        form: "n" is the better one at low false-positive rates, "t" in AUC with at most 8 models (as published).
+        online: uses IN and OUT models of the record; offline its OUT models, and of IN models what they say of other
+            records.
+        signal: key of ``SIGNALS``; several queries are scored each by itself and averaged.
+        limit: signals are brought into [-limit, limit] first; in the signal's unit.
+    """
+
+    form: Literal["n", "t"] = "n"
+    online: bool = True
+    signal: str = "margin"
+    limit: float = 50.0
+    needs = Need.SCORES | Need.SHADOW_IN | Need.SHADOW_OUT
+
+    def __post_init__(self) -> None:
+        if self.form not in ALPHA0:
+            raise InvalidInput(f"form={self.form!r} must be 'n' or 't'")
+        if self.signal not in SIGNALS:
+            raise InvalidInput(f"signal={self.signal!r} is unknown; known signals: {', '.join(sorted(SIGNALS))}")
+        if not 0 < self.limit < np.inf:
+            raise InvalidInput(f"limit={self.limit!r} must be positive and finite")
+
+    @property
+    def name(self) -> str:
+        """``bavaria_n`` or ``bavaria_t``, with ``_offline``."""
+        return f"bavaria_{self.form}" + ("" if self.online else "_offline")
+
+    def fit(self, reference: Reference, *, rng: np.random.Generator) -> "BavariaScorer":
+        """Fit the prior and both densities of every record; nothing is drawn from ``rng``."""
+        _require_sides(reference.side, 1)
+        fitted = []
+        for phi in self._queries(reference):
+            masks = [reference.side == side for side in (Side.IN, Side.OUT)]
+            priors, both = [_prior(phi, mask) for mask in masks], [moments(phi, mask) for mask in masks]
+            fitted.append(self._densities(priors, both))
+        return BavariaScorer(self, reference, tuple(fitted))
+
+    def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
+        """Score every model against all the others, in closed form."""
+        _require_sides(reference.side, 2)
+        total = np.zeros(reference.side.shape)
+        for phi in self._queries(reference):
+            masks = [reference.side == side for side in (Side.IN, Side.OUT)]
+            priors = [_left_out_prior(phi, mask) for mask in masks]
+            inside, outside = self._densities(priors, [left_out_moments(phi, mask) for mask in masks])
+            total += _log_density(phi, inside)
+            total -= _log_density(phi, outside)
+        return total / reference.logits.shape[-2]
+
+    def _queries(self, answers: View | Reference) -> Floats:
+        """Signals with the queries in front."""
+        phi = np.moveaxis(answers.signal(self.signal), -1, 0)
+        return np.clip(phi, -self.limit, self.limit)
+
+    def _densities(self, priors: Sequence[Prior], both: Sequence[Moments]) -> tuple[Density, Density]:
+        """Return the IN and OUT densities of every record."""
+        weights = evened_counts(*(own.number for own in both))
+        inside, outside = (self._posterior(*parts) for parts in zip(priors, both, weights, strict=True))
+        if self.online:
+            return inside, outside
+        nothing = np.zeros(())
+        return self._posterior(priors[0], Moments(nothing, nothing, nothing), nothing), outside
+
+    def _posterior(self, prior: Prior, own: Moments, weight: Floats) -> Density:
+        """Return the density of a side: the prior after ``own.number`` models that weigh as ``weight`` do."""
+        mean = np.where(own.number > 0, own.mean, prior.mean)
+        kappa, alpha = KAPPA0 + weight, ALPHA0[self.form] + weight / 2.0
+        beta = mean - prior.mean
+        beta *= beta
+        beta *= KAPPA0 * weight / (2.0 * kappa)
+        # Where counts were evened: squares of as many models as they weigh, and below a distance on that scale, because
+        # the mean of fewer models is further off by chance. Both factors are 1 elsewhere.
+        beta += own.squares * (np.maximum(weight - 1.0, 0.0) / np.maximum(own.number - 1.0, 1.0) / 2.0)
+        beta += prior.variance
+        if self.form == "n":
+            pull, location, nu = np.ones(()), mean, None
+            beta /= np.where(alpha > 1.0, alpha - 1.0, 1.0)
+            constant = -0.5 * np.log(beta)
+        else:
+            pull, nu = weight / kappa, 2.0 * alpha
+            location = prior.mean + pull * (mean - prior.mean)
+            beta *= (kappa + 1.0) / (alpha * kappa)
+            constant = gammaln((nu + 1.0) / 2.0) - gammaln(nu / 2.0) - 0.5 * np.log(nu * beta)
+        pull2 = pull * pull
+        beta *= (1.0 + pull2 / np.maximum(own.number, 1.0)) / (1.0 + pull2 / np.maximum(weight, 1.0))
+        return Density(location, beta, constant, nu)
+
+
+@dataclass(frozen=True, eq=False)
+class BavariaScorer:
+    """Fitted BaVarIA: the IN and OUT densities of every record, a pair a query; 0 is even odds."""
+
+    attack: BaVarIA
+    reference: Reference
+    densities: tuple[tuple[Density, Density], ...]
+    threshold: float = 0.0
+
+    def score(self, view: View) -> Floats:
+        """Return (n,) float64."""
+        at = self.reference.positions(view.ids)
+        total = np.zeros(view.n_records)
+        for phi, (inside, outside) in zip(self.attack._queries(view), self.densities, strict=True):
+            total += _log_density(phi, inside.at(at)) - _log_density(phi, outside.at(at))
+        return total / len(self.densities)
+
+
+def _require_sides(side: NDArray[np.int8], least: int) -> None:
+    """Refuse a fleet in which a side's prior would rest on no model once ``least`` - 1 of them are taken out."""
+    for wanted in (Side.IN, Side.OUT):
+        if int((side == wanted).any(axis=1).sum()) < least:
+            raise InvalidInput(
+                f"the prior of the {wanted.name} side needs at least {least} models with {wanted.name} records. "
+                "Provide more models, or use an attack that needs none on that side"
+            )
+
+
+def _prior(phi: Floats, mask: Mask) -> Prior:
+    values = phi[mask]
+    return Prior(np.asarray(values.mean()), np.asarray(max(values.var(), VARIANCE_FLOOR)))
+
+
+def _left_out_prior(phi: Floats, mask: Mask) -> Prior:
+    """Prior (m, 1) without each model: summed from what each of the others contributes, so that no digits cancel."""
+    count = mask.sum(axis=1, dtype=np.float64)
+    mean = np.where(mask, phi, 0.0).sum(axis=1) / np.maximum(count, 1.0)
+    deviation = np.where(mask, phi - mean[:, None], 0.0)
+    squares = np.einsum("ij,ij->i", deviation, deviation)
+    others = 1.0 - np.eye(count.size)
+    total = others @ count
+    pooled = others @ (count * mean) / total
+    spread = others @ squares + (others * count * (mean - pooled[:, None]) ** 2).sum(axis=1)
+    return Prior(pooled[:, None], np.maximum(spread / total, VARIANCE_FLOOR)[:, None])
+
+
+def _log_density(phi: Floats, density: Density) -> Floats:
+    """Log density without log(2 pi) / 2 or log(pi) / 2, which both sides share."""
+    gap: Floats = phi - density.location
+    gap *= gap
+    gap /= density.scale2
+    if density.degrees is None:
+        gap *= -0.5
+    else:
+        gap /= density.degrees
+        np.log1p(gap, out=gap)
+        gap *= -0.5 * (density.degrees + 1.0)
+    gap += density.constant
+    return gap

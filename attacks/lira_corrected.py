@@ -1,0 +1,279 @@
+"""Two corrections of few-model LiRA (Jalko et al. 2026, arXiv 2605.25819): the finite pool, and one level for all.
+
+Finite pool: models trained on random parts of one pool differ less than models trained on fresh draws from the
+population, by the share of the pool that a model does not see. ``LiRAFinitePopulation`` widens both variances of every
+record accordingly; claims about training sets from the population, and not about this pool, need it.
+
+One level: a threshold on log ratios gives each record a false-positive rate of its own. ``LiRACalibrated`` scores
+u = (phi - mu0) / (s0 sqrt(1 + 1/n)) as the normal quantile of its t distribution with n - 1 degrees of freedom, so that
+one threshold has the same rate for every record, whatever its spread and its number n of OUT models. Deviation: the
+paper takes u times the sign of mu1 - mu0; both hold the same mu0, so that the product leans to the positive where
+nothing leaks. By default "in" points up, and ``direction="record"`` is the paper's.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaln, ndtr, ndtri, ndtri_exp, stdtr
+
+from mnemoscope.attacks.lira import (
+    LEAST_FOR_OWN,
+    Normals,
+    Variance,
+    log_ratio,
+    normals_of,
+    shared_variance,
+    variance_flags,
+)
+from mnemoscope.attacks.moments import Moments, left_out_moments, moments
+from mnemoscope.audit.answers.signals import SIGNALS
+from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
+from mnemoscope.audit.errors import InvalidInput
+
+__all__ = ["LiRACalibrated", "LiRAFinitePopulation", "gaussian_power", "pool_factor"]
+
+Floats = NDArray[np.float64]
+VARIANCE_FLOOR = 1e-6
+"""In squared logits, as in ``lira``."""
+
+
+def pool_factor(inclusion: float | Floats, seed_share: float = 0.0) -> Floats:
+    """Return the variance between models of one pool, as a share of that between models of the population.
+
+    rho + (1 - rho)(1 - inclusion): only the variance due to which records are in shrinks with the pool; the share rho
+    that seeds and the order of training cause does not.
+
+    Args:
+        inclusion: share of the pool that a model trains on, in [0, 1); n / (N - 1) for n of N records.
+        seed_share: rho in [0, 1], e.g. measured as the variance between models of one fixed training set over the
+            variance between the reference models. 0 is the paper's correction, the largest possible.
+
+    >>> pool_factor(0.5).item()
+    0.5
+    """
+    return np.asarray(seed_share + (1.0 - seed_share) * (1.0 - np.asarray(inclusion, np.float64)), np.float64)
+
+
+def gaussian_power(gap: Floats, spread: Floats, fpr: float) -> Floats:
+    """Power of the best test of N(mu, spread) against N(mu + gap, spread) at a false-positive rate, for each record.
+
+    Args:
+        gap: (n,) float64, mu1 - mu0.
+        spread: (n,) float64 variances; divide them by ``pool_factor`` for the population's.
+        fpr: in (0, 1).
+    """
+    power: Floats = ndtr(np.abs(gap) / np.sqrt(spread) + ndtri(fpr))
+    return power
+
+
+@dataclass(frozen=True)
+class LiRAFinitePopulation:
+    """LiRA with both variances of every record divided by the finite-population factor of the models' pool.
+
+    Attributes:
+        online: as in ``LiRA``.
+        variance: as in ``LiRA``. Each record's own by default, as in the paper: with "shrunk" both sides share a
+            variance, every log ratio shrinks by the factor and the order stays as it is.
+        inclusion: share of the pool that a model trains on. None reads it off the sides, IN / (IN + OUT) over all
+            reference models and records: right where every record of the pool is audited and none is left out.
+        seed_share: share of the variance that is not due to which records are in, in [0, 1]; see ``pool_factor``.
+        signal: as in ``LiRA``.
+    """
+
+    online: bool = True
+    variance: Variance = "per-record"
+    inclusion: float | None = None
+    seed_share: float = 0.0
+    signal: str = "margin"
+    name = "lira_finite_population"
+
+    def __post_init__(self) -> None:
+        if self.variance not in get_args(Variance):
+            raise InvalidInput(f"variance={self.variance!r} is unknown; allowed: {', '.join(get_args(Variance))}")
+        if self.signal not in SIGNALS:
+            raise InvalidInput(f"signal={self.signal!r} is unknown; known signals: {', '.join(sorted(SIGNALS))}")
+        if self.inclusion is not None and not 0 <= self.inclusion < 1:
+            raise InvalidInput(f"inclusion={self.inclusion!r} must lie in [0, 1): the share of the pool in training")
+        if not 0 <= self.seed_share <= 1:
+            raise InvalidInput(f"seed_share={self.seed_share!r} must lie in [0, 1]")
+
+    @property
+    def needs(self) -> Need:
+        """OUT models; IN models online, and where the inclusion share is to be read off the sides."""
+        members = self.online or self.inclusion is None
+        return Need.SCORES | Need.SHADOW_OUT | (Need.SHADOW_IN if members else Need.NOTHING)
+
+    def fit(self, reference: Reference, *, rng: np.random.Generator) -> "NormalsScorer":
+        """Fit both distributions of every record; nothing is drawn from ``rng``."""
+        require_models(reference.side, 1, self.online, reference.ids)
+        factor, fitted = self._factor(reference.side), []
+        for phi in np.moveaxis(reference.signal(self.signal), -1, 0):
+            inside = moments(phi, reference.side == Side.IN) if self.online else None
+            normals = normals_of(inside, moments(phi, reference.side == Side.OUT), self.variance)
+            fitted.append(_widened(normals, factor))
+        threshold = 0.0 if self.online else None
+        return NormalsScorer(reference, self.signal, tuple(fitted), threshold, self.flags(reference))
+
+    def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
+        """Score every model against all the others, in closed form."""
+        require_models(reference.side, 2, self.online, reference.ids)
+        total, phi = np.zeros(reference.side.shape), reference.signal(self.signal)
+        factor = self._left_out_factor(reference.side)
+        for query in np.moveaxis(phi, -1, 0):
+            inside = left_out_moments(query, reference.side == Side.IN) if self.online else None
+            normals = normals_of(inside, left_out_moments(query, reference.side == Side.OUT), self.variance)
+            total += log_ratio(query, _widened(normals, factor))
+        return total / phi.shape[-1]
+
+    def flags(self, reference: Reference, *, left_out: bool = False) -> tuple[str, ...]:
+        """As of ``LiRA``."""
+        if self.variance != "per-record":
+            return ()
+        return variance_flags(reference, online=self.online, left_out=left_out)
+
+    def _factor(self, side: NDArray[np.int8]) -> Floats:
+        """The factor () that a whole reference shows."""
+        if self.inclusion is not None:
+            return pool_factor(self.inclusion, self.seed_share)
+        inside, outside = int((side == Side.IN).sum()), int((side == Side.OUT).sum())
+        return pool_factor(inside / (inside + outside), self.seed_share)
+
+    def _left_out_factor(self, side: NDArray[np.int8]) -> Floats:
+        """The factor () or (m, 1) that the others of each model show."""
+        if self.inclusion is not None:
+            return pool_factor(self.inclusion, self.seed_share)
+        inside, outside = ((side == wanted).sum(axis=1) for wanted in (Side.IN, Side.OUT))
+        inside, outside = inside.sum() - inside, outside.sum() - outside
+        return pool_factor((inside / (inside + outside))[:, None], self.seed_share)
+
+
+def _widened(normals: Normals, factor: Floats) -> Normals:
+    mean, spread = normals.outside
+    inside = None if normals.inside is None else (normals.inside[0], normals.inside[1] / factor)
+    return Normals(inside, (mean, spread / factor), normals.common)
+
+
+@dataclass(frozen=True, eq=False)
+class NormalsScorer:
+    """Fitted Gaussians of every record; ``threshold`` is the likelihood ratio's own, ``flags`` as of the attack."""
+
+    reference: Reference
+    signal: str
+    normals: tuple[Normals, ...]
+    threshold: float | None
+    flags: tuple[str, ...]
+
+    def score(self, view: View) -> Floats:
+        """Return (n,) float64."""
+        at = self.reference.positions(view.ids)
+        total = np.zeros(view.n_records)
+        for phi, normals in zip(view.signal(self.signal).T, self.normals, strict=True):
+            total += log_ratio(phi, normals.at(at))
+        return total / len(self.normals)
+
+
+@dataclass(frozen=True)
+class LiRACalibrated:
+    """Each record's normal quantile under its OUT models: one threshold has one false-positive rate for all records.
+
+    Attributes:
+        direction: "up": members have the higher signal. "record": the sign of the record's mean IN minus mean OUT
+            signal, as in the paper; needs IN models, and its rate where nothing leaks is above the nominal one
+            (1.6 % for 1 % with eight models a side).
+        signal: key of ``SIGNALS``; several queries are averaged first.
+    """
+
+    direction: Literal["up", "record"] = "up"
+    signal: str = "margin"
+    name = "lira_calibrated"
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("up", "record"):
+            raise InvalidInput(f"direction={self.direction!r} must be 'up' or 'record'")
+        if self.signal not in SIGNALS:
+            raise InvalidInput(f"signal={self.signal!r} is unknown; known signals: {', '.join(sorted(SIGNALS))}")
+
+    @property
+    def needs(self) -> Need:
+        """OUT models, and IN models for the direction of each record."""
+        return Need.SCORES | Need.SHADOW_OUT | (Need.SHADOW_IN if self.direction == "record" else Need.NOTHING)
+
+    def fit(self, reference: Reference, *, rng: np.random.Generator) -> "CalibratedScorer":
+        """Fit the OUT distribution of every record; nothing is drawn from ``rng``."""
+        require_models(reference.side, 1, self._both, reference.ids)
+        phi = reference.signal(self.signal).mean(axis=-1)
+        inside = moments(phi, reference.side == Side.IN) if self._both else None
+        outside = moments(phi, reference.side == Side.OUT)
+        return CalibratedScorer(reference, self.signal, inside, outside, self.flags(reference))
+
+    def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
+        """Score every model against all the others, in closed form."""
+        require_models(reference.side, 2, self._both, reference.ids)
+        phi = reference.signal(self.signal).mean(axis=-1)
+        inside = left_out_moments(phi, reference.side == Side.IN) if self._both else None
+        return _calibrated(phi, inside, left_out_moments(phi, reference.side == Side.OUT))
+
+    def flags(self, reference: Reference, *, left_out: bool = False) -> tuple[str, ...]:
+        """As of ``LiRA``."""
+        return variance_flags(reference, online=False, left_out=left_out)
+
+    @property
+    def _both(self) -> bool:
+        return self.direction == "record"
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedScorer:
+    """Moments (n,) of each record; for a false-positive rate alpha decide "in" at score >= ndtri(1 - alpha)."""
+
+    reference: Reference
+    signal: str
+    inside: Moments | None
+    outside: Moments
+    flags: tuple[str, ...]
+
+    def score(self, view: View) -> Floats:
+        """Return (n,) float64, standard normal for a non-member whose OUT models are Gaussian."""
+        at = self.reference.positions(view.ids)
+        inside = None if self.inside is None else Moments(*(part[at] for part in self.inside))
+        outside = Moments(*(part[at] for part in self.outside))
+        # Pooled over the whole reference, whichever of its records are scored.
+        return _calibrated(view.signal(self.signal).mean(axis=-1), inside, outside, self.outside)
+
+
+def _calibrated(phi: Floats, inside: Moments | None, outside: Moments, pool: Moments | None = None) -> Floats:
+    pool = outside if pool is None else pool
+    degrees = np.maximum(outside.number - 1.0, 1.0)
+    spread = outside.squares / degrees
+    few = (pool.number < LEAST_FOR_OWN).any(axis=-1, keepdims=True)
+    if few.any():
+        # One shared variance has nearly all degrees of freedom that there are.
+        freedom = np.maximum((pool.number - 1.0).sum(axis=-1, keepdims=True), 1.0)
+        spread, degrees = np.where(few, shared_variance(pool), spread), np.where(few, freedom, degrees)
+    spread = np.maximum(spread, VARIANCE_FLOOR)
+    spread *= 1.0 + 1.0 / outside.number
+    u = (phi - outside.mean) / np.sqrt(spread)
+    if inside is not None:
+        u *= np.where(inside.mean >= outside.mean, 1.0, -1.0)
+    return normal_quantile(u, degrees)
+
+
+def normal_quantile(u: Floats, degrees: Floats) -> Floats:
+    """Return the standard normal value with the tail probability of ``u`` under Student's t; finite in both tails.
+
+    >>> normal_quantile(np.array([0.0, 1e30, 12.706205]), np.array([1.0, 60.0, 1.0])).round(3)
+    array([ 0.   , 89.659,  1.96 ])
+    """
+    size = np.abs(u)
+    with np.errstate(divide="ignore"):
+        log_tail = np.log(stdtr(degrees, -size))
+    far = log_tail < -600.0
+    if far.any():
+        # P(T > u) = I_x(nu/2, 1/2) / 2 with x = nu / (nu + u^2), of which the first term of the series is left.
+        nu = np.broadcast_to(degrees, u.shape)[far]
+        log_x = np.log(nu) - np.log(size[far]) * 2.0
+        log_tail[far] = nu / 2.0 * log_x - np.log(nu) - betaln(nu / 2.0, 0.5)
+    z: Floats = np.copysign(ndtri_exp(log_tail), u)
+    return z

@@ -1,0 +1,170 @@
+"""Attack-S and Attack-R of Ye et al. 2022 (arXiv 2111.09679): what a threshold on the loss may depend on.
+
+S: on nothing but shadow models. P, on the model, is ``population``. R: on the record, by models trained without it.
+D, on both, needs distilled references. L, on everything but the record, is R with references retrained on all the
+other training records of the target: hand those as OUT models to ``attack_r``; it has no code of its own.
+
+Attack-R smooths the empirical distribution of a record's reference losses as the paper's release does: a point at loss
+0, one at 1000, and straight lines between. Deviations: the score is minus the smoothed share of losses below, not one
+minus it, which rounds to 1 for the best-fitted records; tied losses, where the lines jump, count half.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
+from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.statistics.counts import threshold_at
+
+__all__ = ["AttackR", "AttackS"]
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Counts = NDArray[np.int64]
+
+LARGEST_LOSS = 1000.0
+"""In nats; the upper end of every record's distribution."""
+
+BLOCK_RECORDS = 20_000
+"""Records sorted at a time."""
+
+
+@dataclass(frozen=True)
+class AttackS:
+    """Attack-S: the loss itself, with one threshold for all records that shadow models set at a false-positive rate.
+
+    Attributes:
+        fpr: the threshold's false-positive rate on the shadow models' non-members; it does not change the order.
+    """
+
+    fpr: float = 0.05
+    name = "attack_s"
+    needs = Need.SCORES | Need.SHADOW_OUT
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fpr < 1:
+            raise InvalidInput(f"fpr={self.fpr!r} must lie in (0, 1)")
+
+    def fit(self, reference: Reference, *, rng: np.random.Generator) -> "AttackSScorer":
+        """Set the threshold on all OUT pairs of model and record; nothing is drawn from ``rng``."""
+        outside = reference.signal("negative_loss").mean(axis=-1)[reference.side == Side.OUT]
+        threshold = threshold_at(outside, self.fpr)
+        return AttackSScorer(float(threshold if np.isfinite(threshold) else np.nextafter(outside.max(), np.inf)))
+
+    def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
+        """Return the signal: no other model takes part in it."""
+        mean: Floats = reference.signal("negative_loss").mean(axis=-1)
+        return mean
+
+
+@dataclass(frozen=True)
+class AttackSScorer:
+    """The negative loss; at most ``fpr`` of the shadow models' non-members reach ``threshold``."""
+
+    threshold: float
+
+    def score(self, view: View) -> Floats:
+        """Return (n,) float64."""
+        mean: Floats = view.signal("negative_loss").mean(axis=-1)
+        return mean
+
+
+@dataclass(frozen=True)
+class AttackR:
+    """Attack-R: minus the smoothed share of models without the record whose loss on it is below the target's.
+
+    -alpha as a threshold gives each record a false-positive rate near alpha, from 1 / (number of references) upwards.
+    """
+
+    name = "attack_r"
+    needs = Need.SCORES | Need.SHADOW_OUT
+
+    def fit(self, reference: Reference, *, rng: np.random.Generator) -> "AttackRScorer":
+        """Nothing to learn before the target's losses are known."""
+        require_models(reference.side, 1, False, reference.ids)
+        return AttackRScorer(reference)
+
+    def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
+        """Score every model against all the others, in closed form."""
+        require_models(reference.side, 2, False, reference.ids)
+        outside = reference.side == Side.OUT
+        total = np.zeros(outside.shape)
+        for loss in _losses(reference):
+            for start in range(0, loss.shape[1], BLOCK_RECORDS):
+                part = np.s_[:, start : start + BLOCK_RECORDS]
+                total[part] -= _left_out_shares(loss[part], outside[part])
+        total /= reference.logits.shape[-2]
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class AttackRScorer:
+    """Attack-R with the losses of its references."""
+
+    reference: Reference
+
+    def score(self, view: View) -> Floats:
+        """Return (n,) float64 in [-1, 0]."""
+        at = self.reference.positions(view.ids)
+        outside = self.reference.side[:, at] == Side.OUT
+        total = np.zeros(view.n_records)
+        for known, loss in zip(_losses(self.reference), _losses(view), strict=True):
+            total -= _shares(loss[None], known[:, at], outside)[0]
+        total /= view.logits.shape[-2]
+        return total
+
+
+def _losses(answers: View | Reference) -> Floats:
+    """Losses with the queries in front."""
+    return np.clip(-np.moveaxis(answers.signal("negative_loss"), -1, 0), 0.0, LARGEST_LOSS)
+
+
+def _shares(loss: Floats, known: Floats, outside: Mask) -> Floats:
+    """Smoothed share (k, n) of the losses ``known`` (m, n) of OUT models below those of k targets ``loss`` (k, n)."""
+    shares = np.empty(loss.shape)
+    for k, own in enumerate(loss):
+        below = outside & (known < own)
+        above = outside & (known > own)
+        tied = (outside & (known == own)).sum(axis=0)
+        low = np.where(below, known, 0.0).max(axis=0)
+        high = np.where(above, known, LARGEST_LOSS).min(axis=0)
+        shares[k] = _interpolated(own, below.sum(axis=0), tied, outside.sum(axis=0), low, high)
+    return shares
+
+
+def _left_out_shares(loss: Floats, outside: Mask) -> Floats:
+    """``_shares`` of each of the m models against the others: one sort a record, unless losses are tied."""
+    order = np.argsort(loss, axis=0)
+    ranked = np.take_along_axis(loss, order, axis=0)
+    ends = (ranked[0] == 0.0) | (ranked[-1] == LARGEST_LOSS)
+    plain = (ranked[1:] > ranked[:-1]).all(axis=0) & ~ends
+    out = np.take_along_axis(outside, order, axis=0)
+    # The losses of the OUT models before and after each place; its own is neither.
+    low, high = np.zeros_like(ranked), np.full_like(ranked, LARGEST_LOSS)
+    np.maximum.accumulate(np.where(out[:-1], ranked[:-1], 0.0), axis=0, out=low[1:])
+    high[:-1] = np.minimum.accumulate(np.where(out[:0:-1], ranked[:0:-1], LARGEST_LOSS), axis=0)[::-1]
+    below = np.zeros(out.shape, np.int64)
+    np.cumsum(out[:-1], axis=0, out=below[1:])
+    total = outside.sum(axis=0) - out
+    shares = np.empty_like(loss)
+    share = _interpolated(ranked, below, np.zeros(1, np.int64), total, low, high)
+    np.put_along_axis(shares, order, share, axis=0)
+    rest = np.flatnonzero(~plain)
+    for k in range(loss.shape[0] if rest.size else 0):
+        others = outside[:, rest].copy()
+        others[k] = False
+        shares[k, rest] = _shares(loss[k, rest][None], loss[:, rest], others)[0]
+    return shares
+
+
+def _interpolated(loss: Floats, below: Counts, tied: Counts, number: Counts, low: Floats, high: Floats) -> Floats:
+    """Place of a loss among 0, ``number`` sorted losses and 1000, as a share; the middle of its block where tied."""
+    first = np.where(loss > 0.0, below + 1, 0)
+    last = np.where(loss < LARGEST_LOSS, below + tied, number + 1)
+    width = np.maximum(high - low, np.finfo(np.float64).tiny)
+    between = below + (loss - low) / width
+    place = np.where(first <= last, (first + last) / 2.0, between)
+    share: Floats = place / (number + 1.0)
+    return share
