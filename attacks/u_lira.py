@@ -10,7 +10,7 @@ with few models; here each side keeps its own, as published, which is what finds
 The score is the log ratio, the logit of the published membership probability: the same order, and no ties at 1. Every
 model is scored with itself left out exactly, where published code fits and scores the same models (in-sample accuracy
 under the null 0.69, 0.62, 0.58, 0.54 with 4, 8, 16, 64 models a side). Left out, a model's own side has one model
-fewer and a slightly worse fit: under the null the AUC is 0.47, 0.489, 0.498 with 4, 8, 16 models a side, as the
+fewer and a slightly worse fit: under the null the AUC is 0.47, 0.492, 0.498 with 4, 8, 16 models a side, as the
 retrained row shows.
 """
 

@@ -185,6 +185,25 @@ def test_planted_vulnerable_records_are_picked_first_and_protected_ones_do_not_o
         disjoint_halves(fleet)
 
 
+def test_naive_twin_of_efficacy_leaves_both_twins_out():
+    worlds = toy_worlds(0.7, n_models=18, n_records=7, seed=2)
+    one, two = (fleet.signal("margin").mean(axis=-1) for fleet in (worlds.after, worlds.retrained))
+    scores, wins = {0: [], 1: []}, []
+    for j in range(7):
+        cells = np.flatnonzero(worlds.role[:, j] == Role.FORGOTTEN)
+        own = {0: [], 1: []}
+        for k in cells:
+            rest = cells[cells != k]
+            for place, x in enumerate((one[k, j], two[k, j])):
+                density = [np.log(norm.pdf(x, v[rest, j], width_of(v[rest, j], 0.0)).mean()) for v in (one, two)]
+                own[place].append(density[0] - density[1])
+        wins.append(auc(np.array(own[0]), np.array(own[1])))
+        scores = {place: scores[place] + own[place] for place in (0, 1)}
+    found = RuliEfficacy().measure(worlds, rng=RNG)
+    assert found.value.value == pytest.approx(auc(np.array(scores[0]), np.array(scores[1])))
+    np.testing.assert_allclose(found.per_record, wins)
+
+
 def test_efficacy_of_retrained_models_is_one_half_and_says_which_world_is_likeliest():
     values = [RuliEfficacy().measure(toy_worlds(0.0, seed=seed), rng=RNG) for seed in range(6)]
     assert np.mean([v.value.value for v in values]) == pytest.approx(0.5, abs=0.02)

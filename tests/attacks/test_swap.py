@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mnemoscope.attacks.swap import Swap, certified_bound, implied_epsilon, pair_advantage
+from mnemoscope.attacks.swap import Swap, _advantage, certified_bound, implied_epsilon, pair_advantage
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.testing_worlds import toy_worlds
@@ -52,6 +52,18 @@ def test_a_pair_by_hand_and_a_single_one():
         pair_advantage(a, b, np.array([True, False, False, False]))
     with pytest.raises(InvalidInput, match="must both be"):
         pair_advantage(a, b[:, :2], forget)
+
+
+def test_a_fleet_that_happens_to_hold_pairs_scores_what_the_pairs_score():
+    """With every model's partner in it, the fleet's estimator is the published one."""
+    rng = np.random.default_rng(4)
+    forget = rng.permuted(np.tile(np.arange(30) < 15, (8, 1)), axis=1)
+    answers, swapped = rng.random((2, 8, 30)) < 0.3 + 0.4 * np.stack([forget, ~forget])
+    fleet = np.concatenate([answers, swapped]).astype(np.float64)
+    roles = np.concatenate([forget, ~forget])
+    found = _advantage(fleet, roles, ~roles)
+    assert found.value == pytest.approx(pair_advantage(answers, swapped, forget).value)
+    assert found.low > 0.2
 
 
 def test_exact_retraining_is_zero_by_exchangeability_and_its_interval_holds():
