@@ -294,3 +294,29 @@ def test_the_state_of_numpy_is_left_alone():
     before = np.random.get_state()[2]  # noqa: NPY002
     svm.SVM().fit(toy_fleet(2.0), rng=rng())
     assert np.random.get_state()[2] == before  # noqa: NPY002
+
+
+@pytest.mark.parametrize("feature", ["confidence", "entropy", "modified_entropy", "modified_entropy_as_published"])
+def test_the_series_equals_the_sum_over_support_vectors_inside_and_outside_the_training_range(feature, monkeypatch):
+    fleet = toy_fleet(4.0)
+    calls = []
+    real = svm._quick
+
+    def quick(exact, trained):
+        decision = real(exact, trained)
+        x = np.concatenate([np.linspace(trained.min() - 3, trained.max() + 3, 501), trained])[:, None]
+        np.testing.assert_allclose(decision(x), exact(x), atol=3e-8)
+        calls.append(decision is not exact)
+        return decision
+
+    monkeypatch.setattr(svm, "_quick", quick)
+    SVM(feature).fit(fleet, rng=rng())
+    assert calls == [True]
+
+
+def test_a_feature_too_wide_for_the_series_is_summed_as_it_stands():
+    def step(x):
+        return np.sign(x[:, 0] - 0.3)
+
+    for trained in (np.array([0.0, 1.0]), np.array([0.0, 1e6]), np.array([0.5, 0.5])):
+        assert svm._quick(step, trained) is step
