@@ -43,6 +43,9 @@ class Listed(StrEnum):
     """What ``list`` can list."""
 
     attacks = "attacks"
+    measures = "measures"
+    reconstructions = "reconstructions"
+    defences = "defences"
     methods = "methods"
     datasets = "datasets"
     models = "models"

@@ -6,6 +6,9 @@ __all__ = ["LISTINGS"]
 
 Rows = list[tuple[str, str]]
 
+DEFENCE_EXAMPLES = {"top": "1", "temperature": "5", "round": "2", "smooth": "0.1"}
+"""A setting for each defence that takes one, so that what is listed can be copied into a plan."""
+
 
 def _described(entries: Iterable[tuple[str, object]]) -> Rows:
     return [(name, _first_line(value)) for name, value in entries]
@@ -16,10 +19,43 @@ def _first_line(value: object) -> str:
     return ((about.__doc__ or "").strip().splitlines() or [""])[0]
 
 
+def _with_evidence(registry: Mapping[str, Callable[..., object]]) -> Rows:
+    """Each name with its line; what lacks part of its evidence says so in front."""
+    from mnemoscope.attacks.evidence import load_evidence
+
+    evidence = load_evidence()
+    rows: Rows = []
+    for name, make in registry.items():
+        row = evidence.get(name)
+        lacks = ("all evidence",) if row is None else row.missing
+        mark = f"[not available: lacks {', '.join(lacks)}] " if lacks else ""
+        rows.append((name, mark + _first_line(type(make()))))
+    return rows
+
+
 def _attacks() -> Rows:
     from mnemoscope.attacks import ATTACKS
 
-    return _described((name, type(make())) for name, make in ATTACKS.items())
+    return _with_evidence(ATTACKS)
+
+
+def _measures() -> Rows:
+    from mnemoscope.attacks import MEASURES
+
+    return _with_evidence(MEASURES)
+
+
+def _reconstructions() -> Rows:
+    from mnemoscope.attacks import RECONSTRUCTIONS
+
+    return _with_evidence(RECONSTRUCTIONS)
+
+
+def _defences() -> Rows:
+    from mnemoscope.audit.answers.defences import DEFENCES, parse_defence
+
+    shown = {name: name if name == "label-only" else f"{name}:{DEFENCE_EXAMPLES[name]}" for name in DEFENCES}
+    return [(text, _first_line(type(parse_defence(text)))) for text in shown.values()]
 
 
 def _methods() -> Rows:
@@ -45,6 +81,9 @@ def _models() -> Rows:
 
 LISTINGS: dict[str, Callable[[], Rows]] = {
     "attacks": _attacks,
+    "measures": _measures,
+    "reconstructions": _reconstructions,
+    "defences": _defences,
     "methods": _methods,
     "datasets": _datasets,
     "models": _models,

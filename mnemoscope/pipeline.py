@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.verdict.endpoints import structure_endpoint
 from mnemoscope.audit.verdict.limits import limits_of
@@ -18,6 +19,7 @@ from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan, SubjectPla
 from mnemoscope.preparation import PreparedAudit, commit_plan, data_checks, data_summary, refuse_changed_data
 from mnemoscope.progress import Progress
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
+from mnemoscope.reconstruction import coverage, reconstruct
 
 if TYPE_CHECKING:
     from mnemoscope.audit.models.recipes import Recipe
@@ -126,6 +128,13 @@ def run_plan(
                     flags=() if committed else ("exploratory",),
                     cost_fraction=workspace.cost_fraction(models[0].fleet),
                     structure=fleets.structure(models),
+                    reconstructed=reconstruct(
+                        prepared.reconstructions,
+                        workspace,
+                        models,
+                        seed=plan.seed,
+                        level=prepared.policy.interval_level,
+                    ),
                 )
             )
             told.step("score", i + 1, len(wanted_subjects))
@@ -139,7 +148,10 @@ def run_plan(
         subjects=tuple(subjects),
         environment=environment(workspace.device_name),
         costs=(*workspace.costs, *watch.costs()),
-        not_run=NOT_RUN,
+        not_run=_not_run(prepared),
+        coverage=coverage(
+            [attack.name for attack in prepared.attacks], [attack.name for attack in prepared.reconstructions]
+        ),
         limitations=LIMITATIONS,
     )
     if out is not None:
@@ -181,28 +193,40 @@ def _private_fleets(prepared: PreparedAudit, store: "Store") -> list[tuple[str, 
     return fleets
 
 
-NOT_RUN = (
-    NotRun(
-        "attacks that read the model's parameters or gradients",
-        "this audit reads recorded answers only",
-        "run white-box attacks on the models themselves",
-    ),
-    NotRun(
-        "comparison of both versions of one model (difference attack)",
-        "the games here read one version at a time",
-        "decide who may hold the model before deletion",
-    ),
-    NotRun(
-        "reconstruction, inversion and regurgitation",
-        "this audit asks about membership only",
-        "run attacks of these classes separately",
-    ),
-    NotRun(
-        "process evidence",
-        "no record of the deletion process was given",
-        "keep dated records of what was removed, by whom and from where: tier A needs them",
-    ),
-)
+def _not_run(prepared: PreparedAudit) -> tuple[NotRun, ...]:
+    rows = []
+    if not any(Need.GRADIENT in attack.needs for attack in prepared.attacks):
+        rows.append(
+            NotRun(
+                "attacks that read the model's parameters or gradients",
+                "none was asked for",
+                "name gradient_norm or gradient_alignment in attacks.run",
+            )
+        )
+    if not any(reads_both(attack) for attack in prepared.attacks):
+        rows.append(
+            NotRun(
+                "comparison of both versions of one model (difference attack)",
+                "none was asked for",
+                "name difference_margin in attacks.run, and decide who may hold the model before deletion",
+            )
+        )
+    if not prepared.reconstructions:
+        rows.append(
+            NotRun(
+                "reconstruction, model inversion and attribute inference",
+                "none was asked for",
+                "name them in attacks.reconstructions",
+            )
+        )
+    rows.append(
+        NotRun(
+            "process evidence",
+            "no record of the deletion process was given",
+            "keep dated records of what was removed, by whom and from where: tier A needs them",
+        )
+    )
+    return tuple(rows)
 
 
 class _Fleets:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mnemoscope.audit.answers.checks import check_resolution
 from mnemoscope.audit.answers.defences import parse_defence
 from mnemoscope.audit.answers.protocols import Attack, check_needs, queries_of
+from mnemoscope.audit.answers.reconstruction import Reconstruction
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.design import Design, Role, random_design
@@ -82,7 +83,7 @@ class PreparedAudit:
     """
 
     def __init__(self, plan: Plan, *, store: "Store | None" = None, progress: Progress | None = None) -> None:
-        from mnemoscope.attacks import ATTACKS, DEFAULT_ATTACKS
+        from mnemoscope.attacks import ATTACKS, DEFAULT_ATTACKS, DEFAULT_MEASURES, MEASURES, RECONSTRUCTIONS
         from mnemoscope.audit.work.plan import check_names, load_attack
         from mnemoscope.unlearning import METHODS
 
@@ -108,21 +109,20 @@ class PreparedAudit:
                 f"exact retraining leaks to it. Choose one of {', '.join(single)}"
             )
         self.primary = plan.attacks.primary or self.policy.choose_primary(single)
-        self.measures = self._measures()
+        asked = plan.attacks.measures
+        names = DEFAULT_MEASURES if asked is None else asked
+        self.measures: list[Measure] = self._named("attacks.measures", names, MEASURES)
+        self.reconstructions: list[Reconstruction] = self._named(
+            "attacks.reconstructions", plan.attacks.reconstructions, RECONSTRUCTIONS
+        )
         wanted = DEFAULT_DEFENCES if plan.defences.answers is None else plan.defences.answers
         self.defences = tuple(parse_defence(text) for text in wanted)
 
-    def _measures(self) -> list[Measure]:
-        from mnemoscope.attacks import DEFAULT_MEASURES, MEASURES
-
-        asked = self.plan.attacks.measures
-        names = DEFAULT_MEASURES if asked is None else asked
-        unknown = [
-            f"attacks.measures: {name!r} is unknown{nearest(name, MEASURES)}" for name in names if name not in MEASURES
-        ]
+    def _named(self, key: str, names: Sequence[str], registry: Mapping[str, Callable[..., Any]]) -> list[Any]:
+        unknown = [f"{key}: {name!r} is unknown{nearest(name, registry)}" for name in names if name not in registry]
         if unknown:
-            raise InvalidInput("; ".join(unknown) + f"; allowed: {', '.join(sorted(MEASURES))}")
-        return [MEASURES[name]() for name in names]
+            raise InvalidInput("; ".join(unknown) + f"; allowed: {', '.join(sorted(registry))}")
+        return [registry[name]() for name in names]
 
     @property
     def live(self) -> bool:

@@ -43,6 +43,7 @@ from mnemoscope.audit.verdict.result import (
     GateResult,
     GateStatus,
     ModelGroup,
+    Reconstructed,
     Subject,
     Tail,
 )
@@ -151,6 +152,7 @@ class ProcedureAudit(ScoredFleets):
         cost_fraction: float | None = None,
         trained_against: Sequence[str] = (),
         structure: Endpoint | None = None,
+        reconstructed: Sequence[Reconstructed] = (),
     ) -> Subject:
         """Audit one deletion procedure.
 
@@ -167,6 +169,7 @@ class ProcedureAudit(ScoredFleets):
             cost_fraction: seconds of unlearning over seconds of retraining.
             trained_against: attacks the method trained against; they are no evidence for it.
             structure: P6, from whoever holds the models themselves.
+            reconstructed: what attacks that recover data reached, from the same.
 
         Returns:
             The subject with its verdict and all numbers behind it.
@@ -221,6 +224,7 @@ class ProcedureAudit(ScoredFleets):
             cost_fraction_of_retraining=cost_fraction,
             measured=tuple(self.beside.measured(after)),
             defended=self.beside.defended(reference, after),
+            reconstructed=tuple(reconstructed),
             epsilons=tuple(self.beside.epsilons(scored[self.primary.name])),
         )
         self.forget_others()

@@ -251,10 +251,11 @@ class Reconstructed:
         attack: its name.
         models: which versions it was given.
         success: what it reached, with its interval.
-        chance: the same without the models, or on models that never saw the records.
+        chance: the same without the models.
         unit: what ``success`` counts.
         n: trials.
         note: what was tried.
+        control: success on pairs of models that never held the records; None where there are none.
     """
 
     attack: str
@@ -264,6 +265,7 @@ class Reconstructed:
     unit: str
     n: int
     note: str = ""
+    control: Estimate | None = None
 
 
 @dataclass(frozen=True)
