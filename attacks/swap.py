@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from mnemoscope.attacks.threshold import best_threshold
-from mnemoscope.audit.answers.protocols import Attack, offered_by, score_fleet
+from mnemoscope.audit.answers.protocols import Attack, offered_by, queries_of, score_fleet
 from mnemoscope.audit.answers.views import Need, Reference, Side
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.records.design import Role
@@ -118,7 +118,8 @@ class Swap:
 
         made = [ATTACKS[name]() for name in self.attacks.split()]
         offered = offered_by(reference)
-        able = [attack for attack in made if not attack.needs & ~offered]
+        # Measures are given the plan's own questions, not those that single attacks name.
+        able = [a for a in made if not a.needs & ~offered and queries_of(a) in (None, ("identity",))]
         if not able:
             raise MissingNeed(f"swap: none of {self.attacks} can run on these answers; name attacks that can")
         return able
