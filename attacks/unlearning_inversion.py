@@ -225,22 +225,25 @@ class LabelInversion:
     def recover(self, pair: VersionPair, told: None, *, rng: np.random.Generator) -> int:
         """Return the class guessed."""
         public = pair.before.inputs(pair.public)
-        first = np.minimum(*(_log_odds(oracle, public) for oracle in (pair.before, pair.after)))
+        versions = (pair.before, pair.after)
         drops = np.empty(pair.before.n_classes)
         for label in range(drops.size):
-            probe = self._probe(pair, public, public[int(first[:, label].argmax())], label, rng)
-            drops[label] = (_log_odds(pair.before, probe) - _log_odds(pair.after, probe))[0, label]
+            surest = np.minimum(*(_log_odds(oracle, public, label) for oracle in versions)).argmax()
+            probe = self._probe(pair, public, public[int(surest)], label, rng)
+            before, after = (_log_odds(oracle, probe, label)[0] for oracle in versions)
+            drops[label] = before - after
         return int(drops.argmax())
 
     def _probe(self, pair: VersionPair, public: Tensor, start: Tensor, label: int, rng: np.random.Generator) -> Tensor:
         """Climb the smaller of both versions' log odds of the class, by random steps that are kept when they help."""
+        versions = (pair.before, pair.after)
         spread, low, high = float(public.std()), public.min(), public.max()
         x = start[None]
-        height = min(_log_odds(oracle, x)[0, label] for oracle in (pair.before, pair.after))
+        height = min(_log_odds(oracle, x, label)[0] for oracle in versions)
         for _ in range(self.steps):
             noise = torch.from_numpy(rng.normal(size=(self.tries, *x.shape[1:])).astype(np.float32)).to(x.device)
             tried = (x + self.step * spread * noise).clamp(low, high)
-            heights = np.minimum(*(_log_odds(oracle, tried)[:, label] for oracle in (pair.before, pair.after)))
+            heights = np.minimum(*(_log_odds(oracle, tried, label) for oracle in versions))
             best = int(heights.argmax())
             if heights[best] > height:
                 x, height = tried[best][None], heights[best]
@@ -255,8 +258,7 @@ class LabelInversion:
         return Judged(np.array([value]), np.array([chance]))
 
 
-def _log_odds(oracle: "Oracle", inputs: Tensor) -> Floats:
-    """Logit of every class's probability, (k, c) float64."""
+def _log_odds(oracle: "Oracle", inputs: Tensor, label: int) -> Floats:
+    """Logit of one class's probability, (k,) float64."""
     logits = oracle.logits(inputs).cpu().numpy()[:, None]
-    columns = [compute_signal("margin", logits, np.full(len(logits), k)) for k in range(logits.shape[-1])]
-    return np.concatenate(columns, axis=1)
+    return compute_signal("margin", logits, np.full(len(logits), label))[:, 0]

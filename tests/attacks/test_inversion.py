@@ -163,6 +163,17 @@ def test_models_are_left_as_they_are_and_many_deletions_refused(digits, models) 
 # Label recovery.
 
 
+def test_the_drop_of_a_biased_class_is_named(digits) -> None:
+    """Closed form: a bias lowered by one lowers that class's log odds by one at every input, and raises all others."""
+    before = build_model("mlp:8", input_shape=(1, 8, 8), n_classes=10, seed=0)
+    for label in range(10):
+        after = copy.deepcopy(before)
+        with torch.no_grad():
+            after[-1].bias[label] -= 1.0
+        pair = VersionPair(oracle(before, digits), oracle(after, digits), PUBLIC, 300, 1)
+        assert LabelInversion(steps=1, tries=2).recover(pair, None, rng=np.random.default_rng(0)) == label
+
+
 def test_the_label_of_what_was_deleted_is_named_after_a_step_and_not_without_one(digits, models) -> None:
     attack = LabelInversion(steps=2, tries=4)
     leaky, clean = [], []
@@ -187,6 +198,26 @@ def test_the_label_of_what_was_deleted_is_named_after_a_step_and_not_without_one
 
 
 # Model inversion.
+
+
+def test_the_inversion_of_a_linear_model_is_its_weight_row() -> None:
+    """Closed form: orthonormal rows and a pull to zero have their optimum along w_c minus the mean of the others."""
+    rng = np.random.default_rng(0)
+    frame = np.linalg.qr(rng.normal(size=(12, 12)))[0][:4].astype(np.float32)
+    half = rng.normal(size=(50, 12)).astype(np.float32) * 3
+    values = np.concatenate([half, -half]) / 20  # mean zero, within [-1, 1]: used as it is
+    data = DeviceData(dataset(values, np.arange(100) % 4, 4))
+    module = nn.Linear(12, 4)
+    with torch.no_grad():
+        module.weight.copy_(torch.from_numpy(frame))
+        module.bias.zero_()
+    model = oracle(module, data)
+    pair = VersionPair(model, model, np.arange(100), 300, 4)
+    found = ModelInversion(steps=600, pull=2.0, lr=0.02).recover(pair, np.arange(4), rng=rng)
+    assert np.abs(found).max() < np.abs(values).max()  # the clamp does not bind
+    for c in range(4):
+        wanted = frame[c] - np.delete(frame, c, axis=0).mean(axis=0)
+        assert found[c] @ wanted / np.linalg.norm(found[c]) / np.linalg.norm(wanted) > 0.99
 
 
 def test_classes_are_recovered_from_a_trained_model_and_not_from_an_untrained_one(digits) -> None:
@@ -222,6 +253,33 @@ class ByHeart(nn.Module):
         distance = (x[:, None] - self.records).abs().sum(-1)
         held = distance.min(dim=1)
         return 8.0 * (held.values < 1e-6)[:, None] * nn.functional.one_hot(self.known[held.indices], 2).float()
+
+
+class Answering(nn.Module):
+    """p(y = 1) is one number where column 0 is set and another where it is not."""
+
+    def __init__(self, where_set: float, where_not: float) -> None:
+        super().__init__()
+        self.p = torch.tensor([where_not, where_set])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        p = self.p[x[:, 0].long()]
+        return torch.stack([1 - p, p], dim=1).log()
+
+
+@pytest.mark.parametrize(("where_not", "for_one"), [(0.2, 1.0), (0.45, 0.0)])
+def test_the_guess_is_the_most_probable_value_by_bayes(where_not: float, for_one: float) -> None:
+    """P(set) = .3 whatever the rest: label 1 weighs .3 x .9 = .27 against .7 x .2 = .14, or against .7 x .45 = .315."""
+    rng = np.random.default_rng(0)
+    x = (rng.random((4000, 4)) < 0.5).astype(np.float32)
+    x[:, 0] = rng.random(4000) < 0.3
+    data = DeviceData(dataset(x, rng.integers(0, 2, 4000), 2))
+    model = oracle(Answering(0.9, where_not), data, white_box=False)
+    pair = VersionPair(model, model, np.arange(100, 4000), 100, 10)
+    case = Case.of(pair, np.arange(100))
+    attack = AttributeInference(columns=(0,))
+    guesses = attack.recover(pair, attack.told(case.secret, pair), rng=rng)[0]
+    np.testing.assert_array_equal(guesses, np.where(case.secret.labels == 1, for_one, 0.0))
 
 
 @pytest.fixture(scope="module")
