@@ -130,7 +130,7 @@ standard deviation of the posteriors, minus their entropy. Several queries are a
 
 @dataclass(frozen=True)
 class MLLeaksUnsupervised:
-    """The target's own confidence, whatever the label, with a threshold from records that cannot be members.
+    """The target's own confidence, whatever the label, without any shadow model.
 
     Attributes:
         statistic: key of ``STATISTICS``.
