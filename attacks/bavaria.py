@@ -122,7 +122,8 @@ class BaVarIA:
             inside, outside = self._densities(priors, [left_out_moments(phi, mask) for mask in masks])
             total += _log_density(phi, inside)
             total -= _log_density(phi, outside)
-        return total / reference.logits.shape[-2]
+        total /= reference.logits.shape[-2]
+        return total
 
     def _queries(self, answers: View | Reference) -> Floats:
         """Signals with the queries in front."""

@@ -125,7 +125,8 @@ class LiRAFinitePopulation:
             inside = left_out_moments(query, reference.side == Side.IN) if self.online else None
             normals = normals_of(inside, left_out_moments(query, reference.side == Side.OUT), self.variance)
             total += log_ratio(query, _widened(normals, factor))
-        return total / phi.shape[-1]
+        total /= phi.shape[-1]
+        return total
 
     def flags(self, reference: Reference, *, left_out: bool = False) -> tuple[str, ...]:
         """As of ``LiRA``."""

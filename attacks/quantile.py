@@ -214,7 +214,8 @@ def _by_class(known: Floats, labels: NDArray[np.int64], n_classes: int) -> tuple
     known, labels = known[order], labels[order]
     number = np.bincount(labels, minlength=n_classes).astype(np.float64)
     mean = np.bincount(labels, known, minlength=n_classes) / np.maximum(number, 1.0)
-    return number, mean, np.bincount(labels, (known - mean[labels]) ** 2, minlength=n_classes)
+    squares: Floats = np.bincount(labels, (known - mean[labels]) ** 2, minlength=n_classes).astype(np.float64)
+    return number, mean, squares
 
 
 def _signal(answers: Answers, name: str) -> Floats:

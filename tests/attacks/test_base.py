@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mnemoscope.attacks.base import BASE, LinearBASE
+from mnemoscope.attacks.base import BASE, SCALES, LinearBASE
 from mnemoscope.attacks.lira import LiRA
 from mnemoscope.attacks.rmia import RMIA, SLOPES
 from mnemoscope.attacks.tuning import tuned_setting
@@ -217,3 +217,30 @@ def test_tuning_reads_few_records_chosen_by_id_and_refuses_where_there_are_none(
 def test_impossible_settings_are_refused(make):
     with pytest.raises(InvalidInput, match="must|unknown|no use"):
         make()
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.name)
+def test_tuning_equals_a_search_by_hand(attack):
+    """Every model in turn as target, every value tried, scores and AUC written out; then the fixed attack with it."""
+    fleet = world(1.5, np.random.default_rng(6), m=8, n=80)
+    rest = fleet.without([0])
+    temperature = 2.0 if isinstance(attack, RMIA) else 1.0
+    log_p = rest.signal("negative_loss", temperature=temperature)[..., 0]
+
+    def value(setting):
+        scores = np.empty(log_p.shape)
+        for k in range(rest.n_models):
+            for j in range(rest.n_records):
+                others = (np.arange(rest.n_models) != k) & (rest.side[:, j] == 0)
+                mean = np.exp(log_p[others, j]).mean()
+                if isinstance(attack, RMIA):
+                    scores[k, j] = log_p[k, j] - math.log(((1 + setting) * mean + 1 - setting) / 2)
+                else:
+                    scores[k, j] = log_p[k, j] - setting * math.log(mean)
+        return pooled_auc(scores, rest.side)
+
+    grid, field = (SLOPES, "offline_a") if isinstance(attack, RMIA) else (SCALES, "scale")
+    best = max(grid, key=value)
+    assert min(grid) < best
+    fixed = type(attack)(online=False, **{field: best}).fit(rest, rng=RNG).score(fleet.target(0))
+    np.testing.assert_allclose(attack.fit(rest, rng=RNG).score(fleet.target(0)), fixed, rtol=1e-12)
