@@ -75,13 +75,13 @@ class Difference:
             well; those named direct know the classes and need a classifier that is not linear.
         classifier: "logistic", "tree" (10 leaves), "forest" (leaves of at least 30 rows) or "mlp" (100 units, early
             stopping), as in the release.
-        trees: of the forest; the release has 500, at five times the time.
+        trees: of the forest; the release has 500.
         cap: at most this many training rows, half of them a side.
     """
 
     feature: str = DEFAULT_FEATURE
     classifier: ClassifierKind = "logistic"
-    trees: int = 100
+    trees: int = 40
     cap: int = 200_000
 
     def __post_init__(self) -> None:

@@ -4,8 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.special import logit
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from mnemoscope.attacks import ATTACKS
 from mnemoscope.attacks.difference import FEATURES, Difference, difference_features
@@ -122,6 +126,33 @@ def test_known_answer_of_the_logistic_attack():
     twin = LogisticRegression(max_iter=2000, tol=1e-10).fit(scaler.transform(x), y)
     expected = twin.decision_function(scaler.transform(rows(0))) - np.log(y.mean() / (1 - y.mean()))
     assert mine == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("classifier", ["tree", "forest", "mlp"])
+@pytest.mark.parametrize("feature", ["direct_diff", "direct_concat", "sorted_concat"])
+def test_known_answer_of_the_other_classifiers(feature, classifier):
+    """Scikit-learn's own with the release's settings gives the same odds, up to the pseudo-count of pure leaves."""
+    draw = rng(5)
+    first, second = draw.dirichlet(np.ones(4), (2, 400))
+    member = draw.random(400) < 0.3 + 0.4 * (first.max(axis=1) > second.max(axis=1))
+    scorer = Difference(feature, classifier).fit_posteriors(first, second, member, rng=rng(7))
+    seed = int(rng(7).integers(2**31 - 1))
+    twin = {
+        "tree": DecisionTreeClassifier(max_leaf_nodes=10, random_state=seed),
+        "forest": RandomForestClassifier(40, min_samples_leaf=30, random_state=seed),
+        "mlp": MLPClassifier(early_stopping=True, learning_rate_init=0.01, random_state=seed),
+    }[classifier]
+    x = difference_features(first, second, feature)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    p = twin.fit(x, member).predict_proba(x)[:, 1]
+    share = member.mean()
+    if classifier == "tree":
+        size = np.bincount(twin.apply(x))[twin.apply(x)]
+        p = (p * size + share) / (size + 1)
+    if classifier == "forest":
+        p = (p * 40 + share) / 41
+    expected = logit(p) - logit(share)
+    assert scorer.score_posteriors(first, second) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_scaler_is_the_training_rows_own():

@@ -65,6 +65,18 @@ def test_known_answer_against_a_loop_over_records():
     assert fleet[0] == pytest.approx(mine, rel=1e-9, abs=1e-9)
 
 
+def test_offline_is_the_distance_from_pairs_in_which_the_record_was_not_deleted():
+    reference = gaussian_world(20, 30)
+    attack = DifferenceMargin(online=False, variance="per-record")
+    mine = score_fleet(attack, reference, rng=rng())
+    d = reference.before.logits[:, :, 0, 0].astype(float) - reference.logits[:, :, 0, 0].astype(float)
+    for k in (0, 7):
+        for j in range(30):
+            others = np.delete(d[:, j], k)[np.delete(reference.side[:, j], k) == 0]
+            expected = (d[k, j] - others.mean()) / others.std(ddof=1)
+            assert mine[k, j] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
 def test_auc_of_a_world_in_closed_form():
     """Both sides normal with one variance: AUC = Phi(gap / (sd sqrt 2)), less what 128 models leave unknown."""
     for gap in (0.0, 1.0, 2.0):
