@@ -127,6 +127,7 @@ COVERED: dict[int, tuple[str, ...]] = {
     33: (
         "answers/test_signals.py::test_row_33_softmax_twice_is_another_order",
         "front/test_scores.py::test_row_33_softmax_twice_is_refused",
+        "attacks/test_distillation_attacks.py::test_row_33_nothing_is_chosen_on_the_target",
     ),
 }
 
