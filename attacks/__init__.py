@@ -13,6 +13,7 @@ __all__ = [
     "ATTACKS",
     "DEFAULT_ATTACKS",
     "DEFAULT_MEASURES",
+    "DEFAULT_VERSION_ATTACKS",
     "MEASURES",
     "PRIMARY_ORDER",
     "RECONSTRUCTIONS",
@@ -164,7 +165,10 @@ DEFAULT_ATTACKS = (
 )
 """What an audit runs unless told otherwise: each published idea once, in its best variant."""
 
-DEFAULT_MEASURES: tuple[str, ...] = ()
+DEFAULT_VERSION_ATTACKS = ("difference_margin",)
+"""What an audit of a fleet asks of one who holds both versions, unless told otherwise."""
+
+DEFAULT_MEASURES: tuple[str, ...] = ("swap", "klom", "forgetting_quality")
 """What an audit of a fleet prints beside the attacks unless told otherwise."""
 
 

@@ -105,6 +105,7 @@ def run_plan(
         audit.negative_control  # noqa: B018
         told.step("controls", 2, 2)
     subjects = []
+    refused: dict[str, str] = {}
     wanted_subjects = plan.subjects or DEFAULT_SUBJECTS
     for i, wanted in enumerate(wanted_subjects):
         method = load_method(wanted, METHODS, folder=plan.folder)
@@ -115,6 +116,11 @@ def run_plan(
             models = workspace.unlearned(wanted.name, method)
         after = fleets.answers(wanted.name, models)
         gates = [*data_gates, *fleets.gates(committed)]
+        with watch.step("reconstruct"):
+            recovered, why_not = reconstruct(
+                prepared.reconstructions, workspace, models, seed=plan.seed, level=prepared.policy.interval_level
+            )
+            refused |= why_not
         with watch.step("score"):
             told.step("score", i, len(wanted_subjects))
             subjects.append(
@@ -128,13 +134,7 @@ def run_plan(
                     flags=() if committed else ("exploratory",),
                     cost_fraction=workspace.cost_fraction(models[0].fleet),
                     structure=fleets.structure(models),
-                    reconstructed=reconstruct(
-                        prepared.reconstructions,
-                        workspace,
-                        models,
-                        seed=plan.seed,
-                        level=prepared.policy.interval_level,
-                    ),
+                    reconstructed=recovered,
                 )
             )
             told.step("score", i + 1, len(wanted_subjects))
@@ -150,7 +150,9 @@ def run_plan(
         costs=(*workspace.costs, *watch.costs()),
         not_run=_not_run(prepared),
         coverage=coverage(
-            [attack.name for attack in prepared.attacks], [attack.name for attack in prepared.reconstructions]
+            [attack.name for attack in prepared.attacks],
+            [attack.name for attack in prepared.reconstructions if attack.name not in refused],
+            refused,
         ),
         limitations=LIMITATIONS,
     )

@@ -83,7 +83,14 @@ class PreparedAudit:
     """
 
     def __init__(self, plan: Plan, *, store: "Store | None" = None, progress: Progress | None = None) -> None:
-        from mnemoscope.attacks import ATTACKS, DEFAULT_ATTACKS, DEFAULT_MEASURES, MEASURES, RECONSTRUCTIONS
+        from mnemoscope.attacks import (
+            ATTACKS,
+            DEFAULT_ATTACKS,
+            DEFAULT_MEASURES,
+            DEFAULT_VERSION_ATTACKS,
+            MEASURES,
+            RECONSTRUCTIONS,
+        )
         from mnemoscope.audit.work.plan import check_names, load_attack
         from mnemoscope.unlearning import METHODS
 
@@ -96,7 +103,8 @@ class PreparedAudit:
             self.design = plan_design(plan, self.dataset)
         self.policy: Policy = load_policy(plan.policy)
         self._check_counts()
-        specs = plan.attack_specs(tuple(name for name in DEFAULT_ATTACKS if not name.endswith("_offline")))
+        online = tuple(name for name in DEFAULT_ATTACKS if not name.endswith("_offline"))
+        specs = plan.attack_specs((*online, *DEFAULT_VERSION_ATTACKS))
         self.attacks: list[Attack] = [load_attack(spec, ATTACKS) for spec in specs]
         check_needs([(attack.name, attack.needs) for attack in self.attacks], OFFERED)
         names = [attack.name for attack in self.attacks]

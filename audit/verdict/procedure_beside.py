@@ -9,6 +9,7 @@ from mnemoscope.audit.answers.defences import Defence, defend
 from mnemoscope.audit.answers.games import GAMES
 from mnemoscope.audit.answers.protocols import score_fleet
 from mnemoscope.audit.answers.views import Reference
+from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.rng import generator
 from mnemoscope.audit.statistics.fleet import FleetScores, share
 from mnemoscope.audit.statistics.measures import Measure, Worlds
@@ -73,10 +74,11 @@ class Beside:
         """One subject under every measure, with its floor."""
         side = GAMES["forgetting"].side(self.fleets.inputs.role)
         fleets = (after, self.fleets.inputs.retrained, self.fleets.inputs.control, self.fleets.inputs.before)
+        background = self.fleets.inputs.design.records(0, Role.BACKGROUND)
         rows = []
         for measure in self.measures:
             given = [self.fleets.asked(None, self.fleets.inputs.reference(fleet)).with_side(side) for fleet in fleets]
-            worlds = Worlds(given[0], given[1], given[2], given[3], role=self.fleets.inputs.role)
+            worlds = Worlds(*given, role=self.fleets.inputs.role, background=background)
             found = measure.measure(worlds, rng=generator(self.fleets.seed, "measure", measure.name))
             n_models, n_records = self.fleets.inputs.role.shape
             rows.append(
