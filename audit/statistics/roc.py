@@ -7,7 +7,6 @@ import math
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.statistics.clustered import (
@@ -37,7 +36,6 @@ __all__ = [
     "auc",
     "auc_estimate",
     "balanced_accuracy",
-    "crossfit_flags",
     "roc_band",
     "roc_counts",
     "thin_curve",
@@ -142,35 +140,6 @@ def tpr_estimate(
 
 def _because(estimate: Estimate, reason: str | None) -> Estimate:
     return Estimate(estimate.value, estimate.ci, estimate.k, estimate.n, reason)
-
-
-def crossfit_flags(
-    trials: Trials, fold: NDArray[np.integer], fpr: float, *, tail: Tail = "residual"
-) -> NDArray[np.bool_]:
-    """Flag each trial at the threshold of all other folds of models.
-
-    Args:
-        trials: scores with truth of a fleet.
-        fold: (m,) folds, indexed by model id.
-        fpr: target false-positive rate of each threshold.
-        tail: which scores are flagged.
-
-    Returns:
-        (t,) bool; feed it to ``clustered.tpr_influence``.
-
-    Raises:
-        InvalidInput: fewer than two folds, or a fold whose complement has no out trial.
-    """
-    signed = _signed(trials, tail)
-    of_trial = np.asarray(fold)[signed.model_id]
-    folds = np.unique(of_trial)
-    if folds.size < 2:
-        raise InvalidInput("crossfit_flags: at least 2 folds of models are needed, thresholds come from other folds")
-    flagged = np.zeros(signed.score.shape, np.bool_)
-    for f in folds:
-        here = of_trial == f
-        flagged[here] = signed.score[here] >= threshold_at(signed.score[~here & ~signed.is_in], fpr)
-    return flagged
 
 
 def balanced_accuracy(trials: Trials, threshold: float, level: float = 0.95) -> Estimate:

@@ -17,7 +17,6 @@ from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.rng import generator
 from mnemoscope.audit.statistics.clustered import Influence, auc_influence, density_ratio, tpr_influence
 from mnemoscope.audit.statistics.counts import tpr_at_fpr
-from mnemoscope.audit.statistics.roc import crossfit_flags
 from mnemoscope.audit.statistics.trials import Trials
 
 __all__ = ["Coverage", "FleetTruth", "FleetWorld", "fleet_coverage", "fleet_truth", "simulate_fleet"]
@@ -148,20 +147,15 @@ def fleet_truth(world: FleetWorld, fprs: Sequence[float], *, fleets: int = 400, 
     return FleetTruth(auc, tuple(tpr))
 
 
-def _tpr(trials: Trials, fpr: float, fold: NDArray[np.int64] | None) -> Influence:
+def _tpr(trials: Trials, fpr: float) -> Influence:
     s1, s0 = trials.in_scores, trials.out_scores
-    ratio = density_ratio(s1, s0, fpr)
-    if fold is None:
-        _, _, cut = tpr_at_fpr(s1, s0, fpr)
-        return tpr_influence(trials, trials.score >= cut, ratio=ratio)
-    return tpr_influence(trials, crossfit_flags(trials, fold, fpr), ratio=ratio)
+    _, _, cut = tpr_at_fpr(s1, s0, fpr)
+    return tpr_influence(trials, trials.score >= cut, ratio=density_ratio(s1, s0, fpr))
 
 
-def _estimates(
-    score: Floats, side: NDArray[np.int8], fprs: Sequence[float], fold: NDArray[np.int64] | None
-) -> list[Influence]:
+def _estimates(score: Floats, side: NDArray[np.int8], fprs: Sequence[float]) -> list[Influence]:
     trials = Trials.from_fleet(score, side, np.arange(score.shape[1]))
-    return [auc_influence(trials), *(_tpr(trials, fpr, fold) for fpr in fprs)]
+    return [auc_influence(trials), *(_tpr(trials, fpr) for fpr in fprs)]
 
 
 def fleet_coverage(
@@ -171,10 +165,9 @@ def fleet_coverage(
     runs: int,
     level: float = 0.95,
     paired: bool = False,
-    folds: int = 0,
     seed: int = 0,
 ) -> list[Coverage]:
-    """Measure how often clustered intervals hold the truth.
+    """Measure how often clustered intervals hold the truth, thresholds found on the scores they are for.
 
     Args:
         world: what to simulate.
@@ -182,7 +175,6 @@ def fleet_coverage(
         runs: repetitions.
         level: confidence of the two-sided intervals.
         paired: differences of two fleets of one design (the truth is 0) in place of the values themselves.
-        folds: thresholds from other folds of models, this many; 0 takes them from the same scores.
         seed: root seed.
 
     Returns:
@@ -191,12 +183,11 @@ def fleet_coverage(
     truth = fleet_truth(world, fprs, seed=seed)
     names = ["auc", *(f"tpr@{fpr:g}" for fpr in fprs)]
     true = [0.0] * len(names) if paired else [truth.auc, *(tpr for _, tpr in truth.tpr)]
-    fold = np.arange(world.models) % folds if folds else None
     values, errors = np.empty((runs, len(names))), np.empty((runs, len(names)))
     high, low = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
     for run in range(runs):
         scores, side = simulate_fleet(world, generator(seed, "coverage", run), 2 if paired else 1)
-        found = [_estimates(score, side, fprs, fold) for score in scores]
+        found = [_estimates(score, side, fprs) for score in scores]
         parts = [a - b for a, b in zip(*found, strict=True)] if paired else found[0]
         for j, part in enumerate(parts):
             ci = part.interval(level)

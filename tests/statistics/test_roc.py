@@ -10,7 +10,6 @@ from mnemoscope.audit.statistics.roc import (
     auc,
     auc_estimate,
     balanced_accuracy,
-    crossfit_flags,
     roc_band,
     roc_counts,
     thin_curve,
@@ -174,21 +173,6 @@ def test_balanced_accuracy_at_a_fixed_threshold():
         part = balanced_accuracy(one_model(rng.standard_normal(40) + 1, rng.standard_normal(60)), 0.5)
         held += part.low <= 0.6914625 <= part.high
     assert 0.92 <= held / 400 <= 0.985
-
-
-def test_crossfit_flags_take_the_threshold_from_other_folds():
-    rng = np.random.default_rng(6)
-    score = rng.standard_normal((6, 50))
-    score[0] += 100.0
-    side = (rng.random((6, 50)) < 0.5).astype(np.int8)
-    trials = Trials.from_fleet(score, side, np.arange(50))
-    flags = crossfit_flags(trials, np.array([0, 1, 0, 1, 0, 1]), 0.1)
-    for f in (0, 1):
-        here = trials.model_id % 2 == f
-        cut = threshold_at(trials.score[~here & ~trials.is_in], 0.1)
-        np.testing.assert_array_equal(flags[here], trials.score[here] >= cut)
-    with pytest.raises(InvalidInput, match="2 folds"):
-        crossfit_flags(trials, np.zeros(6, int), 0.1)
 
 
 def distance_to_polyline(px, py, x, y):
