@@ -1,13 +1,15 @@
 """SAMIA, the transformer attacker (Yuan and Zhang 2022, arXiv 2202.03335), learned on shadow models.
 
-The network is the published one, dimension by dimension (``samia_network``). Deviations, each measured in
+The network is the published one, dimension by dimension (``samia_network``). Two deviations are measured in
 ``benchmarks/results/samia_acceptance.json``: it enters the sensitivity as log(1e-8 + s), and it trains for 2 epochs
-with AdamW and a cosine schedule, where the release takes 100 epochs of SGD. ``PUBLISHED`` holds the settings of the
-release, e.g. ``Samia(**PUBLISHED)``. In any setting the differences of posteriors are taken in float64 from
-log-softmax: in a float32 softmax the noise of 1e-3 moves a saturated posterior by less than its last digit, and the
-published feature is rounding. Both sides weigh the same in the loss, which the release gets from equal numbers. The
-statistics of the batch normalisation are those of all training rows, not a running average that few steps leave half
-way.
+with AdamW and a cosine schedule, where the release takes 100 epochs of SGD; in as many steps as ours, SGD stays below
+thresholds by class. ``PUBLISHED`` holds the settings of the release, e.g. ``Samia(**PUBLISHED)``.
+
+In any setting the differences of posteriors are taken in float64 from log-softmax: where a model is so sure that its
+float32 softmax saturates, noise of 1e-3 moves the posterior by less than its last digit, and the feature is zero (in
+the two worlds measured no model was, and both ways agree). Both sides weigh the same in the loss, which the release
+gets from equal numbers. The statistics of the batch normalisation are those of all training rows, not a running
+average that few steps leave half way.
 """
 
 from dataclasses import dataclass
