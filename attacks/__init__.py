@@ -168,7 +168,7 @@ DEFAULT_ATTACKS = (
 DEFAULT_VERSION_ATTACKS = ("difference_margin",)
 """What an audit of a fleet asks of one who holds both versions, unless told otherwise."""
 
-DEFAULT_MEASURES: tuple[str, ...] = ("swap", "klom", "forgetting_quality")
+DEFAULT_MEASURES: tuple[str, ...] = ("klom_gaussian", "swap", "ruli_efficacy")
 """What an audit of a fleet prints beside the attacks unless told otherwise."""
 
 

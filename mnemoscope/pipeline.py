@@ -86,6 +86,7 @@ def run_plan(
         control=fleets.answers("retrained B", workspace.fleet("retrained", replica="B")),
         reseeded=fleets.answers("before B", workspace.fleet("before", replica="B")) if both else None,
         queries=plan.attacks.queries,
+        canaries=prepared.canaries,
     )
     audit = ProcedureAudit(
         inputs,

@@ -18,11 +18,12 @@ from mnemoscope.audit.answers.protocols import Attack, check_needs, queries_of
 from mnemoscope.audit.answers.reconstruction import Reconstruction
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.records.canaries import in_place_of_sources, plant_canaries
 from mnemoscope.audit.records.design import Design, Role, random_design
 from mnemoscope.audit.records.drift import blind_baseline
 from mnemoscope.audit.records.duplicates import find_duplicates
 from mnemoscope.audit.rng import child_seed, generator
-from mnemoscope.audit.statistics.measures import Measure
+from mnemoscope.audit.statistics.measures import Canaries, Measure
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.policy import Policy, load_policy
 from mnemoscope.audit.verdict.power import Power, choose_alpha, whole_rule_power
@@ -101,6 +102,7 @@ class PreparedAudit:
         with self.watch.step("read the data"):
             self.dataset: Dataset = plan.load_dataset()
             self.design = plan_design(plan, self.dataset)
+            self.canaries = self._plant_canaries()
         self.policy: Policy = load_policy(plan.policy)
         self._check_counts()
         online = tuple(name for name in DEFAULT_ATTACKS if not name.endswith("_offline"))
@@ -126,6 +128,25 @@ class PreparedAudit:
         wanted = DEFAULT_DEFENCES if plan.defences.answers is None else plan.defences.answers
         self.defences = tuple(parse_defence(text) for text in wanted)
 
+    def _plant_canaries(self) -> Canaries | None:
+        """Put noisy copies in the place of the audited records, where the plan asks for it."""
+        noise = self.plan.data.canary_noise
+        if noise == 0:
+            if "gaussian_poisoning" in (self.plan.attacks.measures or ()):
+                raise InvalidInput(
+                    "attacks.measures: gaussian_poisoning looks for noise that was planted before training; "
+                    "set data.canary_noise, e.g. 0.5, or leave the measure out"
+                )
+            return None
+        from mnemoscope.audit.models.data import DeviceData
+
+        sources = self.design.audited
+        constants = DeviceData(self.dataset, ids=sources[:1], subject=self.plan.load_subject()).constants
+        scale = noise if constants is None else (noise * np.asarray(constants[1])).tolist()
+        planted = plant_canaries(self.dataset, sources, scale=scale, seed=child_seed(self.plan.seed, "canaries"))
+        self.dataset, self.design = planted.dataset, in_place_of_sources(self.design, planted)
+        return Canaries(planted.ids, planted.sources)
+
     def _named(self, key: str, names: Sequence[str], registry: Mapping[str, Callable[..., Any]]) -> list[Any]:
         unknown = [f"{key}: {name!r} is unknown{nearest(name, registry)}" for name in names if name not in registry]
         if unknown:
@@ -135,7 +156,7 @@ class PreparedAudit:
     @property
     def live(self) -> bool:
         """Whether anything that was asked for needs the models themselves beside their recorded answers."""
-        return any((thing.needs & LIVE) for thing in (*self.attacks, *self.measures))
+        return any(needs & LIVE for needs in [a.needs for a in self.attacks] + [m.needs for m in self.measures])
 
     @cached_property
     def query_groups(self) -> tuple[tuple[str, ...], ...]:

@@ -25,7 +25,15 @@ from mnemoscope.audit.records.design import Design, Role, fixed_request_design
 from mnemoscope.audit.records.index import some, value_digests
 from mnemoscope.audit.rng import child_seed, generator
 
-__all__ = ["PREFIX", "Coins", "PlantedCanaries", "canary_design", "one_run_inclusion", "plant_canaries"]
+__all__ = [
+    "PREFIX",
+    "Coins",
+    "PlantedCanaries",
+    "canary_design",
+    "in_place_of_sources",
+    "one_run_inclusion",
+    "plant_canaries",
+]
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -225,6 +233,19 @@ def one_run_inclusion(ids: Ids, *, seed: int) -> Coins:
         raise InvalidInput("ids: a canary is named twice; each has one coin")
     tossed = [child_seed(seed, "one-run inclusion", int(i)) & 1 for i in ordered.tolist()]
     return Coins(ordered, np.array(tossed, np.bool_), seed)
+
+
+def in_place_of_sources(design: Design, planted: PlantedCanaries) -> Design:
+    """Return the design in which each canary plays the roles of its source, and no model sees the source.
+
+    Args:
+        design: over the data set before the canaries were planted.
+        planted: canaries whose sources the design holds.
+    """
+    at = np.searchsorted(design.ids, planted.sources)
+    role = np.concatenate([design.role, design.role[:, at]], axis=1)
+    role[:, at] = Role.UNUSED
+    return Design(np.concatenate([design.ids, planted.ids]), role, design.fold, design.seed)
 
 
 def canary_design(

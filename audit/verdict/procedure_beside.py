@@ -72,20 +72,22 @@ class Beside:
 
     def measured(self, after: FleetAnswers) -> list[Measured]:
         """One subject under every measure, with its floor."""
-        side = GAMES["forgetting"].side(self.fleets.inputs.role)
-        fleets = (after, self.fleets.inputs.retrained, self.fleets.inputs.control, self.fleets.inputs.before)
-        background = self.fleets.inputs.design.records(0, Role.BACKGROUND)
+        inputs = self.fleets.inputs
+        side = GAMES["forgetting"].side(inputs.role)
+        fleets = (after, inputs.retrained, inputs.control, inputs.before)
+        background = inputs.design.records(0, Role.BACKGROUND)
         rows = []
         for measure in self.measures:
-            given = [self.fleets.asked(None, self.fleets.inputs.reference(fleet)).with_side(side) for fleet in fleets]
-            worlds = Worlds(*given, role=self.fleets.inputs.role, background=background)
+            given = [self.fleets.asked(None, inputs.reference(fleet)).with_side(side) for fleet in fleets]
+            worlds = Worlds(*given, role=inputs.role, canaries=inputs.canaries, background=background)
             found = measure.measure(worlds, rng=generator(self.fleets.seed, "measure", measure.name))
-            n_models, n_records = self.fleets.inputs.role.shape
+            n_models, n_records = inputs.role.shape
             rows.append(
                 Measured(
-                    found.name, found.unit, found.direction, found.value, found.floor, n_models, n_records, found.note
+                    found.name, found.unit, found.direction, found.value, found.floor, n_models, n_records, found.note,
+                    found.excess, found.no_op,
                 )
-            )
+            )  # fmt: skip
         return rows
 
     def epsilons(self, scored: FleetScores) -> list[EpsilonRow]:

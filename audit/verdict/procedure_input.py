@@ -11,6 +11,7 @@ from mnemoscope.audit.answers.oracle import Oracle
 from mnemoscope.audit.answers.views import Answers, Reference
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.design import Design
+from mnemoscope.audit.statistics.measures import Canaries
 
 __all__ = ["FleetAnswers", "ProcedureInput"]
 
@@ -50,6 +51,7 @@ class ProcedureInput:
         reseeded: models trained like ``before`` with other seeds: the difference games' control where nothing was
             deleted; None leaves it out.
         queries: what attacks that name no queries of their own are given the answers to.
+        canaries: the audited records are these, with noise that was planted; None where they are as they were.
     """
 
     design: Design
@@ -63,6 +65,7 @@ class ProcedureInput:
     control: FleetAnswers
     reseeded: FleetAnswers | None = None
     queries: tuple[str, ...] = ()
+    canaries: Canaries | None = None
 
     def __post_init__(self) -> None:
         m, n = self.design.n_models, self.design.audited.size

@@ -174,6 +174,8 @@ class Measured:
         direction: what a larger value means.
         value: of the models after deletion.
         floor: of retrained models in their place: what perfect forgetting scores.
+        excess: value minus floor, record by record: the figure to read; None where it has none.
+        no_op: of models to which nothing was done; None where it has none.
         n_models: models a side.
         n_records: forgotten records behind it.
         note: what the reader must know.
@@ -187,6 +189,8 @@ class Measured:
     n_models: int
     n_records: int
     note: str = ""
+    excess: Estimate | None = None
+    no_op: Estimate | None = None
 
 
 @dataclass(frozen=True)

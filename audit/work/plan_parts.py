@@ -47,12 +47,15 @@ class DataPlan:
         root: where named data sets are kept.
         label_column: the column with the classes, for tables.
         download: whether a named data set may be fetched.
+        canary_noise: standard deviation, in units of the models' inputs, of Gaussian noise that is added to every
+            audited record before training, for ``gaussian_poisoning`` to look for; 0 audits records as they are.
     """
 
     name: Text = "digits"
     root: str | None = None
     label_column: str | None = None
     download: bool = False
+    canary_noise: Share = 0.0
 
     __pydantic_config__ = STRICT
 

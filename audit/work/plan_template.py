@@ -20,6 +20,7 @@ name = "digits"           # a data set's name, or the path of an .npz, an image 
 # root = "data"           # where named data sets are kept
 # label_column = "label"  # for tables
 # download = false        # whether a named data set may be fetched
+# canary_noise = 0.5      # add known noise to the audited records, for the measure gaussian_poisoning
 
 [design]                  # which record plays which role in which model
 mode = "random-roles"
