@@ -156,13 +156,13 @@ class _Search:
     def other(self, points: Tensor, at: Tensor) -> Tensor:
         """Tell whether points (k, d), of the records ``at`` (k,), are seen as another class; they are paid for."""
         self.spent.index_add_(0, at, torch.ones_like(at))
-        return self.predict(points.unflatten(1, self.shape)) != self.y[at]
+        return self.predict(points.reshape(-1, *self.shape)) != self.y[at]
 
     def start(self) -> None:
         """Find a point of another class for each record, by noise or else from the records themselves."""
         everyone = torch.arange(self.n, device=self.x.device)
         self.spent += 1
-        self.classes = self.predict(self.x.unflatten(1, self.shape))
+        self.classes = self.predict(self.x.reshape(-1, *self.shape))
         self.inside = self.classes == self.y
         low, high = self.x.min(dim=0).values, self.x.max(dim=0).values
         draw = torch.Generator().manual_seed(child_seed(self.settings.seed, "start"))
@@ -260,4 +260,5 @@ class _Search:
 
 
 def _length(difference: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(difference.to(torch.float64), dim=-1)
+    length: Tensor = torch.linalg.vector_norm(difference.to(torch.float64), dim=-1)
+    return length

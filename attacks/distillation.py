@@ -95,7 +95,7 @@ class AttackDScorer:
         own = view.signal("margin").mean(axis=-1)
         spread = np.maximum(margins.var(axis=1, ddof=1).mean(), LEAST_SPREAD)
         gap: Floats = own - margins.mean(axis=1)
-        return gap / np.sqrt(spread * (1.0 + 1.0 / margins.shape[1]))
+        return np.asarray(gap / np.sqrt(spread * (1.0 + 1.0 / margins.shape[1])), np.float64)
 
     def margins(self, view: View) -> Floats:
         """Return (n, students) float64, each student's logit of the true class's probability."""

@@ -133,7 +133,7 @@ class LabelScorer:
         """Return (n,) float64."""
         vectors = self.attack.vectors(view)
         if self.common is None:
-            return vectors.sum(axis=1)
+            return np.asarray(vectors.sum(axis=1), np.float64)
         scores = self.common.log_odds(vectors)
         for label, classifier in self.own.items():
             at = view.labels == label

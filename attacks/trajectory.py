@@ -104,7 +104,8 @@ class TrajectoryScorer:
         """Return (n, epochs + 1) float64: logarithms of the losses along the distillation, and of the model's own."""
         own = -view.signal("negative_loss").mean(axis=-1)
         losses = np.column_stack([self.trajectory(view), own])
-        return np.log(np.maximum(losses, LEAST_LOSS))
+        logarithms: Floats = np.log(np.maximum(losses, LEAST_LOSS))
+        return logarithms
 
     def trajectory(self, view: View) -> Floats:
         """Return (n, epochs) float64, each record's loss after each epoch; a model is distilled once for its ids."""

@@ -164,7 +164,7 @@ def directional_cosines(
                 # torch's own forward-mode rules are compiled by what torch itself deprecates.
                 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
                 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
-                _, change = jvp(lambda p, x=x: functional_call(module, p, (x,)), (weights,), (tangent,))
+                change: Tensor = jvp(lambda p, x=x: functional_call(module, p, (x,)), (weights,), (tangent,))[1]
         except (RuntimeError, NotImplementedError) as problem:
             raise UnsupportedModel(
                 f"the model has no forward-mode derivative ({str(problem).splitlines()[0]}); "
