@@ -6,32 +6,19 @@ error, give a lower limit of epsilon at a threshold that was fixed on other tria
 inequalities, because TNR = 1 - FPR and FNR = 1 - TPR (Jagielski et al. 2020, arXiv 2006.07709).
 """
 
-import math
 from collections.abc import Callable
 
 from scipy.optimize import brentq
 
+from mnemoscope.audit.statistics.epsilon import epsilon_from_rates
 from mnemoscope.audit.statistics.trials import Estimate, Interval
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.result import Endpoint
 
-__all__ = ["claim_endpoint", "epsilon_lower_limit"]
+__all__ = ["claim_endpoint"]
 
 Limit = Callable[[float], float]
 """A one-sided limit of a rate as a function of its confidence."""
-
-
-def epsilon_lower_limit(tpr_low: float, fpr_high: float, delta: float) -> float:
-    """Lower limit of epsilon from the two limits of rates; 0 where they bear none, inf where a rate is ruled out.
-
-    >>> round(epsilon_lower_limit(0.0675, 0.0056, 0.0), 2)
-    2.49
-    """
-    best = 0.0
-    for hit, miss in ((tpr_low, fpr_high), (1.0 - fpr_high, 1.0 - tpr_low)):
-        if hit - delta > 0:
-            best = max(best, math.inf if miss <= 0 else math.log((hit - delta) / miss))
-    return best
 
 
 def claim_endpoint(attack: str, primary: bool, tail: str, tpr_low: Limit, fpr_high: Limit, policy: Policy) -> Endpoint:
@@ -52,7 +39,7 @@ def claim_endpoint(attack: str, primary: bool, tail: str, tpr_low: Limit, fpr_hi
     claimed = policy.claimed_epsilon
 
     def limit(error: float) -> float:
-        return epsilon_lower_limit(tpr_low(1.0 - error / 2), fpr_high(1.0 - error / 2), policy.claimed_delta)
+        return float(epsilon_from_rates(tpr_low(1.0 - error / 2), fpr_high(1.0 - error / 2), policy.claimed_delta))
 
     low = limit(1.0 - policy.level)
     smallest, largest = 1e-10, 0.98

@@ -43,8 +43,8 @@ def fleet_epsilons(attack: str, game: str, models: ModelRole, rate: FleetRate, l
     high = rate.fpr_estimate(each, "upper").high
     fpr_high = 1.0 if high is None else high
     pure = float(epsilon_from_rates(low, fpr_high, EPSILON_DELTA))
-    best_low = float(clopper_pearson_limits(rate.n_in, rate.n_in, 1 - each, "lower")[0])
-    best_high = float(clopper_pearson_limits(0, rate.n_out, 1 - each, "upper")[1])
+    best_low = float(clopper_pearson_limits(rate.n_in, rate.n_in, each, "lower")[0])
+    best_high = float(clopper_pearson_limits(0, rate.n_out, each, "upper")[1])
     ceiling = epsilon_ceiling(rate.n_in, rate.n_out, level, EPSILON_DELTA)
     method = "clustered limits of both rates"
     return [

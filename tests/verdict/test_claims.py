@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mnemoscope.audit.errors import InvalidInput
-from mnemoscope.audit.statistics.epsilon import epsilon_lower_bound
+from mnemoscope.audit.statistics.epsilon import epsilon_from_rates, epsilon_lower_bound
 from mnemoscope.audit.statistics.proportions import clopper_pearson
-from mnemoscope.audit.verdict.claims import claim_endpoint, epsilon_lower_limit
+from mnemoscope.audit.verdict.claims import claim_endpoint
 from mnemoscope.audit.verdict.policy import Policy
 
 
@@ -54,9 +54,9 @@ def test_under_the_null_a_true_claim_is_refuted_at_most_at_the_nominal_rate():
 
 
 def test_limits_by_hand():
-    assert epsilon_lower_limit(0.2, 0.1, 0.0) == pytest.approx(np.log(2))
-    assert epsilon_lower_limit(0.2, 0.1, 0.5) == pytest.approx(np.log(0.4 / 0.8) if 0.4 > 0.8 else 0.0)
-    assert epsilon_lower_limit(1.0, 0.0, 0.0) == np.inf
+    assert epsilon_from_rates(0.2, 0.1, 0.0) == pytest.approx(np.log(2))
+    assert epsilon_from_rates(0.2, 0.1, 0.5) == pytest.approx(np.log(0.4 / 0.8) if 0.4 > 0.8 else 0.0)
+    assert epsilon_from_rates(1.0, 0.0, 0.0) == np.inf
 
 
 @pytest.mark.parametrize("given", [{"claimed_epsilon": -1.0}, {"claimed_delta": 1.0}, {"claimed_epsilon": "2"}])

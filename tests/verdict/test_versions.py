@@ -143,3 +143,13 @@ def test_epsilon_follows_from_the_rates_and_never_passes_its_ceiling():
     assert 0.5 < pure.bound.value < gaussian.bound.value
     assert clean.epsilons[0].bound.value == 0
     assert clean.epsilons[2].bound.value == 0
+
+
+def test_the_gaussian_ceiling_is_what_a_perfect_attack_would_reach():
+    """1,000 of 1,000 against 0 of 1,000: each limit at 97.5 %, .9963 and .0037, mu 5.36."""
+    from mnemoscope.audit.statistics.epsilon_gdp import gdp_lower_bound
+    from mnemoscope.audit.verdict.epsilons import _gaussian
+
+    assert _gaussian(0.025 ** (1 / 1000), 1 - 0.025 ** (1 / 1000)) == pytest.approx(
+        gdp_lower_bound(1000, 1000, 0, 1000, 0.95, 1e-5).bound, rel=1e-6
+    )
