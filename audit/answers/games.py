@@ -89,7 +89,7 @@ GAMES: dict[str, Game] = dict(
             {Role.FORGOTTEN},
             {Role.NEVER},
             "leaks by design: the first version held the record",
-            "what the attack finds on the model before deletion alone",
+            "one half for a pure difference; what the first version alone gives to attacks that read it too",
             "Who holds both versions: can forgotten records be told from records that neither version saw?",
         ),
         _game(
