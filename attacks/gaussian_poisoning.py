@@ -10,8 +10,10 @@ memorised xi is positive; along the loss's, as papers write it, it is negative.
 
 Deviations: e is the root mean square of the planted noise for each channel (images) or feature (tables) in the model's
 own units, which normalisation may have made unequal. Noise that was clipped to the range of pixels is no longer
-independent of the record: canaries that a model never saw are measured beside, and their mean must be 0. What is found
-is the noise; that its record is forgotten does not follow from its absence.
+independent of the record and the null is no longer N(0, 1): on digits with noise of half a standard deviation, canaries
+that a model never saw score -0.5 on average. Their mean is therefore taken off wherever there are such canaries, and
+"found" is judged by their own mean and spread; perfect forgetting then scores 0 by symmetry of the roles, clipped or
+not. What is found is the noise; that its record is forgotten does not follow from its absence.
 """
 
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ class GaussianPoisoning:
 
     Attributes:
         batch: records differentiated at a time.
-        fpr: false-positive rate of the share of canaries found, whose threshold is exact.
+        fpr: false-positive rate of the share of canaries found, under a normal null.
     """
 
     batch: int = 256
@@ -62,7 +64,7 @@ class GaussianPoisoning:
             raise InvalidInput(f"fpr={self.fpr!r} must lie in (0, 1)")
 
     def measure(self, worlds: Worlds, *, rng: np.random.Generator) -> Measurement:
-        """Return the mean correlation over forgotten canaries and its floor; nothing is drawn from ``rng``.
+        """Return the mean correlation over forgotten canaries, beyond never-seen ones, and its floor; no randomness.
 
         Raises:
             MissingNeed: no canaries, or models without gradients.
@@ -86,7 +88,7 @@ class GaussianPoisoning:
         forgotten, never = forgotten & usable, never & usable
         if not forgotten.any():
             raise InvalidInput("every forgotten canary has a zero gradient in some fleet: nothing can be correlated")
-        value, floor, no_op = (_mean(score, forgotten) for score in scores)
+        value, floor, no_op = (_mean(score, forgotten, never) for score in scores)
         records = forgotten.any(axis=0)
         number = forgotten[:, records].sum(axis=0)
         return Measurement(
@@ -95,10 +97,10 @@ class GaussianPoisoning:
             floor,
             unit="standard deviations",
             direction="larger is more residue; 0 is none",
-            per_record=np.where(forgotten, scores[0], 0.0)[:, records].sum(axis=0) / number,
+            per_record=np.where(forgotten, scores[0] - _centre(scores[0], never), 0.0)[:, records].sum(axis=0) / number,
             ids=worlds.canaries.ids[records],
             note=self._note(scores[0], forgotten, never, int((wanted & ~usable).sum())),
-            excess=_mean(scores[0] - scores[1], forgotten),
+            excess=_mean(scores[0] - scores[1], forgotten, never),
             no_op=no_op,
         )
 
@@ -118,7 +120,8 @@ class GaussianPoisoning:
         return scores, flat
 
     def _note(self, score: Floats, forgotten: Mask, never: Mask, flat: int) -> str:
-        threshold = float(ndtri(1.0 - self.fpr))
+        centre, spread = _centre(score, never), float(score[never].std()) if never.any() else 1.0
+        threshold = centre + spread * float(ndtri(1.0 - self.fpr))
         found = float((score[forgotten] >= threshold).mean())
         canaries = float(forgotten.sum(axis=1).mean())
         note = (
@@ -126,9 +129,13 @@ class GaussianPoisoning:
             f"{1.96 / max(canaries, 1.0) ** 0.5:.2g} of 0 by chance"
         )
         if never.any():
-            beside = score[never]
-            realised = float((beside >= threshold).mean())
-            note += f"; canaries never seen: mean {beside.mean():.2g}, {realised:.1%} found"
+            realised = float((score[never] >= threshold).mean())
+            note += (
+                f"; canaries never seen: mean {centre:.2g}, taken off everywhere (0 where no noise was cut off at the "
+                f"end of a range), {realised:.1%} found"
+            )
+        else:
+            note += "; no canary is never seen, so that noise cut off at the end of a range would look like a signal"
         return note + (f"; {flat} gradients too small for a direction left out" if flat else "")
 
 
@@ -184,10 +191,17 @@ def _spread(noise: Floats) -> Floats:
     return np.asarray(rms.reshape(-1, *(1,) * (noise.ndim - 2)), np.float64)
 
 
-def _mean(score: Floats, cells: Mask) -> Estimate:
-    number = int(cells.sum())
-    value = float(score[cells].mean())
-    influence = np.where(cells, score - value, 0.0) / number
+def _centre(score: Floats, never: Mask) -> float:
+    """Mean of never-seen canaries; 0, that of noise which was not clipped, where there are none."""
+    return float(score[never].mean()) if never.any() else 0.0
+
+
+def _mean(score: Floats, cells: Mask, never: Mask) -> Estimate:
+    """Mean over cells minus that over never-seen ones, clustered by model and canary."""
+    number, level, centre = int(cells.sum()), float(score[cells].mean()), _centre(score, never)
+    value = level - centre
+    influence = np.where(cells, score - level, 0.0) / number
+    influence -= np.where(never, score - centre, 0.0) / max(1, int(never.sum()))
     freedom = max(1, min(int(cells.any(axis=1).sum()), int(cells.any(axis=0).sum())) - 1)
     half = float(stdtrit(freedom, 0.5 + LEVEL / 2)) * influence_variance(influence) ** 0.5
     return Estimate(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnemoscope.attacks.gaussian_poisoning import GaussianPoisoning, canary_scores, margin_gradients, noise_of
+from mnemoscope.attacks.gaussian_poisoning import GaussianPoisoning, _mean, canary_scores, margin_gradients, noise_of
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.statistics.measures import Canaries
@@ -91,6 +91,22 @@ def test_planted_noise_is_found_before_deletion_and_after_a_poor_one_and_not_aft
     assert leaky.per_record.shape == leaky.ids.shape == (48,)
     assert leaky.per_record.mean() == pytest.approx(leaky.value.value)
     assert "canaries never seen: mean -0.0" in leaky.note
+
+
+def test_noise_that_was_cut_off_does_not_pass_for_a_signal():
+    """Clipped noise points away from the record: without the never-seen canaries' mean every fleet would be off 0."""
+    rng = np.random.default_rng(4)
+    m, n = 24, 48
+    role = rng.permuted(np.tile(np.repeat(np.array([Role.FORGOTTEN, Role.NEVER], np.int8), m // 2)[:, None], n), axis=0)
+    forgotten, never = role == Role.FORGOTTEN, role == Role.NEVER
+    off = [
+        _mean(score, forgotten, cells)
+        for score in -0.5 + 0.2 * rng.normal(size=(200, 1, n)) + rng.normal(size=(200, m, n))
+        for cells in (never, np.zeros_like(never))
+    ]
+    misses = [[not e.low <= 0 <= e.high for e in off[k::2]] for k in range(2)]
+    assert np.mean(misses[0]) <= 0.10  # nominally 5 %
+    assert np.mean(misses[1]) > 0.9  # the rule that rests on the exact null rejects perfect forgetting
 
 
 def test_batches_change_nothing():
