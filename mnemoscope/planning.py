@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnemoscope.audit.records.design import Role
+from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.work.plan import Plan
 from mnemoscope.pipeline import DEFAULT_SUBJECTS
 from mnemoscope.preparation import PreparedAudit
@@ -22,15 +23,20 @@ TRIAL_STEPS = 8
 FLEETS: tuple[tuple["FleetName", "Replica"], ...] = (("before", "A"), ("retrained", "A"), ("retrained", "B"))
 
 
-def _fleets(plan: Plan) -> list[tuple["FleetName", "Replica"]]:
-    """The fleets an audit trains: retraining as a subject is a third retrained fleet."""
+def _fleets(prepared: PreparedAudit) -> list[tuple["FleetName", "Replica"]]:
+    """The fleets an audit trains: a subject that retrains and attacks on both versions each want one more."""
     from mnemoscope.audit.work.plan import load_method
     from mnemoscope.unlearning import METHODS
     from mnemoscope.unlearning.retrain import Retrain
 
+    plan = prepared.plan
     methods = [load_method(subject, METHODS, folder=plan.folder) for subject in plan.subjects or DEFAULT_SUBJECTS]
-    third: tuple[FleetName, Replica] = ("retrained", "C")
-    return [*FLEETS, *([third] if any(isinstance(method, Retrain) for method in methods) else [])]
+    more: list[tuple[FleetName, Replica]] = []
+    if any(isinstance(method, Retrain) for method in methods):
+        more.append(("retrained", "C"))
+    if any(reads_both(attack) for attack in prepared.attacks):
+        more.append(("before", "B"))
+    return [*FLEETS, *more]
 
 
 def _open(prepared: PreparedAudit) -> "Workspace":
@@ -61,7 +67,7 @@ def check_plan(plan: Plan, *, store: str | Path, progress: Progress | None = Non
 
     prepared = PreparedAudit(plan, store=Store(store), progress=progress)
     subjects = plan.subjects or DEFAULT_SUBJECTS
-    fleets = len(_fleets(plan))
+    fleets = len(_fleets(prepared)) + len(plan.defences.dp_noise)
     design = prepared.design
     each = _seconds_a_model(prepared)
     todo = fleets * design.n_models
@@ -119,4 +125,4 @@ def export_orders(plan: Plan, folder: Path, *, store: str | Path, progress: Prog
     design = prepared.design
     # The order in which an audit asks its models: an adopted logits file stands in for exactly these answers.
     asked = np.concatenate([design.audited, design.records(0, Role.POPULATION), design.records(0, Role.TEST)])
-    return export_plan(_open(prepared), folder, ids=asked, queries=plan.attacks.queries, fleets=_fleets(plan))
+    return export_plan(_open(prepared), folder, ids=asked, queries=plan.attacks.queries, fleets=_fleets(prepared))
