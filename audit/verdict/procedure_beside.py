@@ -74,11 +74,12 @@ class Beside:
         """One subject under every measure, with its floor."""
         inputs = self.fleets.inputs
         side = GAMES["forgetting"].side(inputs.role)
-        fleets = (after, inputs.retrained, inputs.control, inputs.before)
+        shared = [self.fleets.reference(name) for name in ("retrained", "control", "before")]
+        references = (inputs.reference(after), *shared)
         background = inputs.design.records(0, Role.BACKGROUND)
         rows = []
         for measure in self.measures:
-            given = [self.fleets.asked(None, inputs.reference(fleet)).with_side(side) for fleet in fleets]
+            given = [self.fleets.asked(None, reference).with_side(side) for reference in references]
             worlds = Worlds(*given, role=inputs.role, canaries=inputs.canaries, background=background)
             found = measure.measure(worlds, rng=generator(self.fleets.seed, "measure", measure.name))
             n_models, n_records = inputs.role.shape
@@ -110,26 +111,36 @@ class Beside:
     def _before(self) -> tuple[Defended, ...]:
         """The models before deletion, and those that were trained under a defence, in the membership game."""
         before = self.fleets.inputs.before
-        rows = self._defended("membership", "before", self.fleets.reference("before"), before)
+        reference = self.fleets.reference("before")
+        rows = self._defended("membership", "before", reference, before)
         if self.defences or self.alternatives:
-            rows.insert(0, self._row("none", "membership", "before", self.fleets.reference("before"), before))
+            rows.insert(0, self._row("none", None, "membership", "before", reference, before))
         for name, answers in self.alternatives:
-            rows.append(self._row(name, "membership", "before", self.fleets.inputs.reference(answers), answers))
+            made = self.fleets.inputs.reference(answers)
+            rows.append(self._row(name, None, "membership", "before", made, answers))
         return tuple(row for row in rows if row is not None)
 
     def _defended(
         self, game: str, models: ModelRole, reference: Reference, answers: FleetAnswers
     ) -> list[Defended | None]:
-        plain = self.fleets.asked(None, reference)
-        return [self._row(d.name, game, models, defend(plain, d), answers) for d in self.defences]
+        return [self._row(d.name, d, game, models, reference, answers) for d in self.defences]
 
     def _row(
-        self, name: str, game: str, models: ModelRole, behind: Reference, answers: FleetAnswers
+        self,
+        name: str,
+        defence: Defence | None,
+        game: str,
+        models: ModelRole,
+        reference: Reference,
+        answers: FleetAnswers,
     ) -> Defended | None:
-        given = self.fleets.asked(None, behind)
-        attack = strongest(tuple(self.fleets.attacks.values()), given)
+        primary, all_attacks = self.fleets.primary, self.fleets.attacks.values()
+        attack = strongest((primary, *(a for a in all_attacks if a is not primary)), reference, defence)
         if attack is None:
             return None
+        # Defended answers are as large as the fleet's own: one copy at a time, and none is kept.
+        given = self.fleets.asked(attack, reference)
+        given = given if defence is None else defend(given, defence)
         side = GAMES[game].side(self.fleets.inputs.role)
         rng = generator(self.fleets.seed, "defence", name, game)
         cells = score_fleet(attack, given.with_side(side), rng=rng)

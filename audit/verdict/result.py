@@ -199,7 +199,7 @@ class Defended:
 
     Attributes:
         defence: what was done to the answers or to the training.
-        attack: the strongest attack that the defended answers still allow, in the plan's order.
+        attack: the primary attack where the defended answers still allow it, else the first of the plan that they do.
         game: the question asked.
         models: which models.
         auc: with its interval.

@@ -12,8 +12,10 @@ from mnemoscope.attacks.threshold import Threshold
 from mnemoscope.audit.answers.defences import parse_defence
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.statistics.fleet import FleetScores
 from mnemoscope.audit.statistics.measures import Measurement
 from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.defended import defended_row
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.procedure import ProcedureAudit
 
@@ -109,6 +111,45 @@ def test_defences_meet_the_first_attack_that_they_leave():
     assert rows["temperature:5", "forgetting", "after"].auc.value > 0.55
     # A temperature moves every margin alike: against an attack that refits, it changes nothing that ranks records.
     assert rows["none", "membership", "before"].auc.value > 0.55
+
+
+def test_the_primary_attack_stands_for_a_defence_wherever_it_is_in_the_plan():
+    """A weak attack that happens to be listed first says nothing about a defence."""
+    base, design, rng = worlds.make_audit(permutations=99)
+    primary = worlds.MeanDifference()
+    audit = ProcedureAudit(
+        base.inputs, [Threshold("correctness"), primary], primary=primary.name,
+        policy=Policy(control_permutations=99), alpha=worlds.ALPHA, seed=0,
+        defences=(parse_defence("temperature:5"), parse_defence("label-only")),
+    )  # fmt: skip
+    subject = worlds.judge(audit, worlds.fleet(design, rng, worlds.NO_OP))
+    attacks = {d.defence: d.attack for d in subject.defended if d.models == "after"}
+    assert attacks == {"temperature:5": "mean-difference", "label-only": "correctness"}
+
+
+def test_an_attack_with_questions_of_its_own_is_left_by_a_defence():
+    """Label-only attacks name queries; leaving them out would praise label-only answers."""
+
+    @dataclass(frozen=True)
+    class Asking(Threshold):
+        queries: tuple[str, ...] = ("identity",)
+
+    subject = audited([Asking("correctness")], after=worlds.NO_OP, defences=(parse_defence("label-only"),))
+    assert {d.attack for d in subject.defended if d.defence == "label-only"} == {"correctness"}
+
+
+def test_equal_scores_are_no_perfect_defence():
+    """0 % found at a realised FPR of 0 % would read as protection, although the scores do tell the sides apart."""
+    rng = np.random.default_rng(0)
+    side = rng.permuted(np.tile(np.array([0, 1], np.int8), (8, 50)), axis=1)
+    right = rng.random(side.shape) < np.where(side == 1, 0.99, 0.90)
+    scores = FleetScores(right.astype(np.float64), side, np.arange(8) % 2)
+    args = ("label-only", Threshold("correctness"), "forgetting", "after", scores)
+    row = defended_row(*args, 0.05, Policy(), Estimate(0.9))
+    assert row.tpr.value is None
+    assert "read the AUC" in row.tpr.reason
+    assert row.auc.low > 0.5
+    assert defended_row(*args, 0.2, Policy(), Estimate(0.9)).tpr.value is None  # 90 % of never-seen ones are right too
 
 
 def test_a_fleet_trained_under_a_defence_stands_beside_the_models_before():
