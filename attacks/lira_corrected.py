@@ -272,9 +272,23 @@ def normal_quantile(u: Floats, degrees: Floats) -> Floats:
         log_tail = np.log(stdtr(degrees, -size))
     far = log_tail < -600.0
     if far.any():
-        # P(T > u) = I_x(nu/2, 1/2) / 2 with x = nu / (nu + u^2), of which the first term of the series is left.
         nu = np.broadcast_to(degrees, u.shape)[far]
-        log_x = np.log(nu) - np.log(size[far]) * 2.0
-        log_tail[far] = nu / 2.0 * log_x - np.log(nu) - betaln(nu / 2.0, 0.5)
+        log_tail[far] = _log_far_tail(size[far], nu)
     z: Floats = np.copysign(ndtri_exp(log_tail), u)
     return z
+
+
+def _log_far_tail(u: Floats, nu: Floats) -> Floats:
+    """Log of Student's tail P(T > u) where it is below 1e-260, to 1e-5 and better for any degrees of freedom.
+
+    P(T > u) = I_x(nu/2, 1/2) / 2 with x = nu / (nu + u^2) = 1 - y: x^(nu/2) sqrt(y) / (nu B(nu/2, 1/2)) times a series
+    in x. Its terms fall by a share that rises from r = (nu + 1) / (nu + 2) times x to x: the geometric series with r
+    is what it is here, where u^2 is a thousand or more, but for a share of 2 / u^4.
+    """
+    log_u2_nu = 2.0 * np.log(u) - np.log(nu)
+    # u^2 itself may overflow; log(1 + u^2 / nu) by its logarithm does not.
+    log_x = -np.logaddexp(0.0, log_u2_nu)
+    log_y = log_u2_nu + log_x
+    series = -np.log(np.exp(log_y) + np.exp(log_x) / (nu + 2.0))
+    tail: Floats = nu / 2.0 * log_x + log_y / 2.0 + series - np.log(nu) - betaln(nu / 2.0, 0.5)
+    return tail

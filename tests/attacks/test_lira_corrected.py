@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import betaln
 from scipy.stats import norm, t
 
 from mnemoscope.attacks.lira import LiRA, Normals, lira_scores, log_ratio, shared_variance
@@ -162,6 +163,37 @@ def test_normal_quantile_has_the_tail_of_student_in_both_directions():
         assert np.isfinite(z).all()
     far = np.geomspace(1e3, 1e30, 500)
     assert (np.diff(normal_quantile(far, np.full(500, 60.0))) > 0).all()
+
+
+@pytest.mark.parametrize("degrees", [60.0, 1e3, 1e5, 1e7])
+def test_normal_quantile_is_right_far_out_with_many_degrees_of_freedom(degrees):
+    u = np.concatenate([np.linspace(33.0, 60.0, 400), [1e3, 1e5, 1e200]])
+    z = normal_quantile(u, np.full(u.size, degrees))
+    assert np.isfinite(z).all()
+    assert (np.diff(z) > 0).all()  # across the switch to the series too
+    # Between the places that float64 reaches and the series, log tails are smooth: no step where the series begins.
+    gaps = np.diff(norm.logsf(z[:400]))
+    assert np.abs(np.diff(gaps)).max() < 0.05
+    # With so many degrees the tail is the Gaussian's but for u^4 / (4 degrees).
+    if degrees >= 1e5:
+        np.testing.assert_allclose(z[:400], u[:400], rtol=2.0 * 60.0**2 / (4.0 * degrees))
+
+    def first_term_alone(u):  # nu / u^2 in the place of nu / (nu + u^2): above one where u is small beside nu
+        log_x = np.log(degrees) - 2.0 * np.log(u)
+        return degrees / 2.0 * log_x - np.log(degrees) - betaln(degrees / 2.0, 0.5)
+
+    if degrees >= 1e5:
+        assert first_term_alone(40.0) > 0  # the logarithm of a probability
+
+
+def test_a_margin_far_out_is_finite_where_few_models_share_one_variance():
+    reference = few(np.random.default_rng(9), n=20_000)
+    phi = reference.signal("margin")[..., 0].copy()
+    phi[0, :5] += [1e2, 1e3, 1e4, -1e2, -1e4]
+    far = reference_of(phi, reference.side)
+    score = LiRACalibrated().score_fleet(far, rng=np.random.default_rng(0))
+    assert np.isfinite(score).all()
+    assert score[0, 2] > score[0, 1] > score[0, 0] > 30 > -30 > score[0, 3] > score[0, 4]
 
 
 def few(rng, ins=2, outs=2, m=6, n=40):
