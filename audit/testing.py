@@ -35,13 +35,26 @@ from mnemoscope.audit.answers.views import Answers, Need, Reference, Side
 from mnemoscope.audit.errors import MissingNeed
 from mnemoscope.audit.testing_oracles import balanced_sides, trained_fleet
 
-__all__ = ["ATTACK_CHECKS", "ContractViolation", "attack_contract", "check_attack", "toy_fleet", "trained_fleet"]
+__all__ = [
+    "ATTACK_CHECKS",
+    "LEAST_AUC",
+    "ContractViolation",
+    "attack_contract",
+    "check_attack",
+    "planted_auc",
+    "silent_auc",
+    "silent_band",
+    "toy_fleet",
+    "trained_fleet",
+]
 
 Floats = NDArray[np.float64]
 Check = Callable[[], None]
 
 TOY_MODELS, TOY_RECORDS = 18, 120
 LIVE = Need.ORACLE | Need.GRADIENT
+LEAST_AUC = 0.6
+"""What every attack must exceed on models that plainly remember."""
 
 
 class ContractViolation(AssertionError):  # noqa: N818 - it is what an assertion of a contract raises
@@ -180,6 +193,28 @@ def _pooled_auc(scores: Floats, side: NDArray[np.int8]) -> float:
     return float(below.mean() / (2 * outside.size))
 
 
+def planted_auc(attack: Attack) -> float:
+    """Return the pooled AUC on the contract's leaky fleet: the true class gains 4 logits, or labels known by heart."""
+    fleet = _fleet(attack, 4.0)
+    return _pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side)
+
+
+def silent_auc(attack: Attack) -> float:
+    """Return the pooled AUC on the contract's fleets that remember nothing, their mean."""
+    fleets = _quiet_fleets(attack)
+    return float(np.mean([_pooled_auc(score_fleet(attack, f, rng=_rng()), f.side) for f in fleets]))
+
+
+def silent_band(attack: Attack) -> tuple[float, float]:
+    """Return within what ``silent_auc`` must lie.
+
+    Gaussians scored on the models they were fitted to reach 0.57 there; leaving one of 16 models out costs published
+    variants up to 0.01 below one half.
+    """
+    wide = 0.035 if attack.needs & LIVE else 0.025
+    return 0.5 - wide, 0.5 + wide
+
+
 def attack_describes_itself(attack: Attack) -> None:
     """Settings are a frozen dataclass that hashes, compares and turns to JSON; name and needs are declared."""
     name = attack.name
@@ -210,21 +245,17 @@ def attack_sees_a_leak(attack: Attack) -> None:
     """On models that plainly remember, AUC > 0.6 in the fleet and over single targets: higher means "in"."""
     fleet = _fleet(attack, 4.0)
     auc = _pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side)
-    require(auc > 0.6, attack.name, "has AUC > 0.6 on a leaky fleet, higher scores meaning in", round(auc, 4))
+    require(auc > LEAST_AUC, attack.name, "has AUC > 0.6 on a leaky fleet, higher scores meaning in", round(auc, 4))
     targets = [0, fleet.n_models // 2, fleet.n_models - 1]
     scores = [score_target(attack, _apart(fleet, k), fleet.target(k), rng=_rng()) for k in targets]
     auc = float(np.mean([_pooled_auc(s[None], fleet.side[[k]]) for s, k in zip(scores, targets, strict=True)]))
-    require(auc > 0.6, attack.name, "has AUC > 0.6 on leaky single targets", round(auc, 4))
+    require(auc > LEAST_AUC, attack.name, "has AUC > 0.6 on leaky single targets", round(auc, 4))
 
 
 def attack_is_silent_without_leak(attack: Attack) -> None:
     """On models that remember nothing, the fleet's pooled AUC is one half: never scored on what it was fitted on."""
-    aucs = [_pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side) for fleet in _quiet_fleets(attack)]
-    # Gaussians scored on the models they were fitted to reach
-    # 0.57 here; leaving one of 16 models out costs published variants up to 0.01 below one half.
-    auc = float(np.mean(aucs))
-    bound = 0.035 if attack.needs & LIVE else 0.025
-    require(abs(auc - 0.5) < bound, attack.name, "has AUC 0.5 on a fleet that remembers nothing", round(auc, 4))
+    auc, (low, high) = silent_auc(attack), silent_band(attack)
+    require(low < auc < high, attack.name, "has AUC 0.5 on a fleet that remembers nothing", round(auc, 4))
 
 
 def attack_ignores_order(attack: Attack) -> None:

@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
 from mnemoscope.attacks import RECONSTRUCTIONS
@@ -22,14 +21,18 @@ from mnemoscope.audit.answers.reconstruction import Case, VersionPair
 from mnemoscope.audit.errors import AuditError, InvalidInput, MissingNeed
 from mnemoscope.audit.models.architectures import build_model
 from mnemoscope.audit.models.data import DeviceData
-from mnemoscope.audit.models.oracle import ModelOracle
-from mnemoscope.audit.models.recipes import Recipe, Runtime
-from mnemoscope.audit.models.training import train_model
-from mnemoscope.audit.records.datasets import Dataset
 from mnemoscope.audit.statistics.reconstruction import run_reconstruction
-
-RUNTIME = Runtime(device="cpu")
-PUBLIC = np.arange(1000, 1700)
+from mnemoscope.audit.testing_reconstruction import (
+    PUBLIC,
+    ascended,
+    class_cases,
+    digits_data,
+    digits_models,
+    oracle_of,
+    step_cases,
+    table_cases,
+    toy_dataset,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,45 +43,14 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def dataset(values: np.ndarray, labels: np.ndarray, classes: int) -> Dataset:
-    n, kind = len(values), "image" if values.ndim == 4 else "table"
-    names, keys = tuple(str(k) for k in range(classes)), tuple(str(i) for i in range(n))
-    return Dataset(
-        "world", kind, np.arange(n), keys, labels.astype(np.int64), names, np.zeros((n, 32), np.uint8), values
-    )
-
-
 @pytest.fixture(scope="module")
 def digits() -> DeviceData:
-    bunch = load_digits()
-    return DeviceData(dataset((bunch.images * 15).astype(np.uint8)[..., None], bunch.target, 10))
-
-
-def oracle(module: nn.Module, data: DeviceData, **access: bool) -> ModelOracle:
-    return ModelOracle(module, data, RUNTIME, **access)
-
-
-def ascended(module: nn.Module, data: DeviceData, ids: np.ndarray, rate: float) -> nn.Module:
-    """First-order unlearning: one step up the deleted records' loss."""
-    moved = copy.deepcopy(module)
-    positions = data.positions(ids)
-    loss = nn.functional.cross_entropy(moved(data.inputs(positions)), data.y[positions], reduction="sum")
-    gradients = torch.autograd.grad(loss, list(moved.parameters()))
-    with torch.no_grad():
-        for p, g in zip(moved.parameters(), gradients, strict=True):
-            p += rate * g
-    return moved
-
-
-def trained(data: DeviceData, ids: np.ndarray, seed: int, epochs: int = 8) -> nn.Module:
-    recipe = Recipe("mlp:32", lr=0.1, epochs=epochs, batch_size=32)
-    return train_model(recipe, data, ids, seed=seed, runtime=RUNTIME).module
+    return digits_data()
 
 
 @pytest.fixture(scope="module")
 def models(digits: DeviceData) -> list[nn.Module]:
-    """Two trainings each of three sets; in the second the first record of the first is missing."""
-    return [trained(digits, np.arange(300)[k:], seed=k, epochs=2) for k in range(4)]
+    return digits_models(digits)
 
 
 # Feature recovery.
@@ -103,7 +75,7 @@ def test_the_gradient_estimate_is_the_deleted_gradient_in_both_forms(digits) -> 
 
     wanted = torch.cat([g.flatten() for g in gradient(gone)])
     full, less = stepped(ids), stepped(ids[3:])
-    pair = VersionPair(oracle(full, digits), oracle(less, digits), PUBLIC, 40, 3, base=oracle(base, digits))
+    pair = VersionPair(oracle_of(full, digits), oracle_of(less, digits), PUBLIC, 40, 3, base=oracle_of(base, digits))
     _, estimate = gradient_estimate(pair)
     got = torch.cat([g.flatten() for g in estimate.values()])
     assert float(nn.functional.cosine_similarity(got, wanted, dim=0)) > 0.9999
@@ -111,7 +83,7 @@ def test_the_gradient_estimate_is_the_deleted_gradient_in_both_forms(digits) -> 
     # Without weighting by n the kept records do not cancel.
     plain = torch.cat([(b - a).detach().flatten() for a, b in zip(full.parameters(), less.parameters(), strict=True)])
     assert float(nn.functional.cosine_similarity(plain, wanted, dim=0)) < 0.95
-    up = VersionPair(oracle(base, digits), oracle(ascended(base, digits, gone, 0.2), digits), PUBLIC, 40, 3)
+    up = VersionPair(oracle_of(base, digits), oracle_of(ascended(base, digits, gone, 0.2), digits), PUBLIC, 40, 3)
     got = torch.cat([g.flatten() for g in gradient_estimate(up)[1].values()])
     assert float(nn.functional.cosine_similarity(got, wanted, dim=0)) > 0.9999
 
@@ -124,15 +96,7 @@ def test_total_variation_by_hand() -> None:
 
 def test_a_deleted_image_is_recovered_from_a_step_and_nothing_from_retraining(digits, models) -> None:
     attack = UnlearningInversion(steps=120, restarts=1)
-    leaky, clean = [], []
-    for k, model in enumerate(models):
-        gone = np.array([10 + k])
-        before = oracle(model, digits)
-        after = oracle(ascended(model, digits, gone, 0.05), digits)
-        leaky.append(Case.of(VersionPair(before, after, PUBLIC, 300, 1), gone))
-        # Two trainings that never had the secret: nothing was deleted that could be found.
-        other = oracle(models[k - 1], digits)
-        clean.append(Case.of(VersionPair(before, other, PUBLIC, 300, 1), np.array([900 + k])))
+    leaky, clean = step_cases(digits, models, rate=0.05, white_box=True)
     finding = run_reconstruction(attack, leaky, clean, rng=np.random.default_rng(0))
     assert finding.success.value > 0.7
     assert finding.success.low > finding.control.high
@@ -147,10 +111,10 @@ def test_a_deleted_image_is_recovered_from_a_step_and_nothing_from_retraining(di
 
 
 def test_models_are_left_as_they_are_and_many_deletions_refused(digits, models) -> None:
-    before = oracle(models[0], digits)
+    before = oracle_of(models[0], digits)
     weights = [p.clone() for p in models[0].parameters()]
     gone = np.arange(2)
-    pair = VersionPair(before, oracle(ascended(models[0], digits, gone, 0.05), digits), PUBLIC, 300, 2)
+    pair = VersionPair(before, oracle_of(ascended(models[0], digits, gone, 0.05), digits), PUBLIC, 300, 2)
     run_reconstruction(UnlearningInversion(steps=5, restarts=2), [Case.of(pair, gone)], rng=np.random.default_rng(0))
     assert all(torch.equal(a, b) for a, b in zip(weights, models[0].parameters(), strict=True))
     assert all(p.grad is None for p in models[0].parameters())
@@ -170,26 +134,20 @@ def test_the_drop_of_a_biased_class_is_named(digits) -> None:
         after = copy.deepcopy(before)
         with torch.no_grad():
             after[-1].bias[label] -= 1.0
-        pair = VersionPair(oracle(before, digits), oracle(after, digits), PUBLIC, 300, 1)
+        pair = VersionPair(oracle_of(before, digits), oracle_of(after, digits), PUBLIC, 300, 1)
         assert LabelInversion(steps=1, tries=2).recover(pair, None, rng=np.random.default_rng(0)) == label
 
 
 def test_the_label_of_what_was_deleted_is_named_after_a_step_and_not_without_one(digits, models) -> None:
     attack = LabelInversion(steps=2, tries=4)
-    leaky, clean = [], []
-    for k in range(10):
-        model, gone = models[k % 4], np.array([20 + k])
-        before = oracle(model, digits, white_box=False)
-        after = oracle(ascended(model, digits, gone, 0.3), digits, white_box=False)
-        leaky.append(Case.of(VersionPair(before, after, PUBLIC, 300, 1), gone))
-        other = oracle(models[(k + 1) % 4], digits, white_box=False)
-        clean.append(Case.of(VersionPair(before, other, PUBLIC, 300, 1), np.array([900 + k])))
+    leaky, clean = step_cases(digits, models, n_cases=10, first=20, rate=0.3, white_box=False)
     finding = run_reconstruction(attack, leaky, clean, rng=np.random.default_rng(0))
     assert finding.success.low > 0.4
     assert finding.success.ci.method == "Clopper-Pearson"
     assert finding.advantage.low > 0.3
     assert finding.control.low < 0.1
     assert abs(finding.chance.value - 0.1) < 0.03
+    before, after, gone = leaky[-1].pair.before, leaky[-1].pair.after, leaky[-1].secret.ids
     hidden = VersionPair(DefendedOracle(before, LabelOnly()), DefendedOracle(after, LabelOnly()), PUBLIC, 300, 1)
     with pytest.raises(MissingNeed, match="labels only"):
         run_reconstruction(attack, [Case.of(hidden, gone)], rng=np.random.default_rng(0))
@@ -206,12 +164,12 @@ def test_the_inversion_of_a_linear_model_is_its_weight_row() -> None:
     frame = np.linalg.qr(rng.normal(size=(12, 12)))[0][:4].astype(np.float32)
     half = rng.normal(size=(50, 12)).astype(np.float32) * 3
     values = np.concatenate([half, -half]) / 20  # mean zero, within [-1, 1]: used as it is
-    data = DeviceData(dataset(values, np.arange(100) % 4, 4))
+    data = DeviceData(toy_dataset(values, np.arange(100) % 4, 4))
     module = nn.Linear(12, 4)
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(frame))
         module.bias.zero_()
-    model = oracle(module, data)
+    model = oracle_of(module, data)
     pair = VersionPair(model, model, np.arange(100), 300, 4)
     found = ModelInversion(steps=600, pull=2.0, lr=0.02).recover(pair, np.arange(4), rng=rng)
     assert np.abs(found).max() < np.abs(values).max()  # the clamp does not bind
@@ -222,37 +180,21 @@ def test_the_inversion_of_a_linear_model_is_its_weight_row() -> None:
 
 def test_classes_are_recovered_from_a_trained_model_and_not_from_an_untrained_one(digits) -> None:
     attack = ModelInversion(steps=60)
-    secret = np.arange(100)  # all ten classes
-    untrained = oracle(build_model("mlp:32", input_shape=(1, 8, 8), n_classes=10, seed=5), digits)
-    learned = oracle(trained(digits, np.arange(600), seed=0), digits)
-    leaky = Case.of(VersionPair(untrained, learned, PUBLIC, 600, 100), secret)
-    clean = Case.of(VersionPair(learned, untrained, PUBLIC, 600, 100), secret)
-    finding = run_reconstruction(attack, [leaky], [clean], rng=np.random.default_rng(0))
+    leaky, clean = class_cases(digits)
+    finding = run_reconstruction(attack, leaky, clean, rng=np.random.default_rng(0))
     assert finding.n == 10
     assert finding.chance.value == pytest.approx(0.1)
     assert finding.success.low > 0.6
     assert finding.control.low < 0.1
     assert finding.details["cosine to the class mean"] > 0.3
     assert finding.success.reason is not None  # one model
-    some = Case.of(VersionPair(untrained, learned, PUBLIC[:3], 600, 100), secret)
+    pair = leaky[0].pair
+    some = Case.of(VersionPair(pair.before, pair.after, PUBLIC[:3], 600, 100), leaky[0].secret.ids)
     with pytest.raises(InvalidInput, match="cannot be judged"):
         run_reconstruction(attack, [some], rng=np.random.default_rng(0))
 
 
 # Attribute inference.
-
-
-class ByHeart(nn.Module):
-    """Sure of the label of a record that it holds, bit for bit, and of nothing else."""
-
-    def __init__(self, records: torch.Tensor, labels: torch.Tensor) -> None:
-        super().__init__()
-        self.records, self.known = records, labels
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        distance = (x[:, None] - self.records).abs().sum(-1)
-        held = distance.min(dim=1)
-        return 8.0 * (held.values < 1e-6)[:, None] * nn.functional.one_hot(self.known[held.indices], 2).float()
 
 
 class Answering(nn.Module):
@@ -273,8 +215,8 @@ def test_the_guess_is_the_most_probable_value_by_bayes(where_not: float, for_one
     rng = np.random.default_rng(0)
     x = (rng.random((4000, 4)) < 0.5).astype(np.float32)
     x[:, 0] = rng.random(4000) < 0.3
-    data = DeviceData(dataset(x, rng.integers(0, 2, 4000), 2))
-    model = oracle(Answering(0.9, where_not), data, white_box=False)
+    data = DeviceData(toy_dataset(x, rng.integers(0, 2, 4000), 2))
+    model = oracle_of(Answering(0.9, where_not), data, white_box=False)
     pair = VersionPair(model, model, np.arange(100, 4000), 100, 10)
     case = Case.of(pair, np.arange(100))
     attack = AttributeInference(columns=(0,))
@@ -282,23 +224,9 @@ def test_the_guess_is_the_most_probable_value_by_bayes(where_not: float, for_one
     np.testing.assert_array_equal(guesses, np.where(case.secret.labels == 1, for_one, 0.0))
 
 
-@pytest.fixture(scope="module")
-def binary_table() -> DeviceData:
-    """Twelve yes-or-no columns; column 0 follows column 1 in 80 % and, with the label, in a few more."""
-    rng = np.random.default_rng(3)
-    x = (rng.random((900, 12)) < 0.5).astype(np.float32)
-    x[:, 0] = np.where(rng.random(900) < 0.8, x[:, 1], 1 - x[:, 1])
-    y = np.where(rng.random(900) < 0.7, x[:, 0], 1 - x[:, 0])
-    return DeviceData(dataset(x, y, 2))
-
-
-def test_attributes_of_members_are_found_beyond_imputation_and_of_others_not(binary_table) -> None:
-    data, members, never = binary_table, np.arange(100), np.arange(100, 300)
-    at = data.positions(members)
-    model = oracle(ByHeart(data.inputs(at), data.y[at]), data, white_box=False)
-    pair = VersionPair(model, model, np.arange(300, 900), 100, 10)
+def test_attributes_of_members_are_found_beyond_imputation_and_of_others_not() -> None:
     attack = AttributeInference(columns=(0, 5))
-    finding = run_reconstruction(attack, [Case.of(pair, members)], [Case.of(pair, never)], rng=np.random.default_rng(0))
+    finding = run_reconstruction(attack, *table_cases(), rng=np.random.default_rng(0))
     assert finding.n == 200
     # Of two labels, a model that is sure outweighs one that is not by 2 to 1, the population by 4 to 1 in column 0.
     assert finding.success.value > 0.85
@@ -306,28 +234,23 @@ def test_attributes_of_members_are_found_beyond_imputation_and_of_others_not(bin
     assert finding.advantage.low > 0.1
     assert finding.control_advantage.high < 0.1
     assert finding.excess.low > 0.1
-    blank = oracle(ByHeart(torch.full((1, 12), 9.0), torch.zeros(1, dtype=torch.int64)), data, white_box=False)
-    nothing = VersionPair(blank, blank, np.arange(300, 900), 100, 10)
-    silent = run_reconstruction(attack, [Case.of(nothing, members)], rng=np.random.default_rng(0))
+    silent = run_reconstruction(attack, table_cases(held=False)[0], rng=np.random.default_rng(0))
     # What the population alone tells is no success of the attack.
     assert silent.success.value > 0.6
     assert silent.advantage.low <= 0
 
 
-def test_columns_are_chosen_by_their_spread_and_refused_where_they_are_no_categories(binary_table, digits) -> None:
-    data = binary_table
-    model = oracle(ByHeart(data.inputs(data.positions(np.arange(9))), data.y[:9]), data)
-    pair = VersionPair(model, model, np.arange(300, 900), 100, 10)
-    case = Case.of(pair, np.arange(9))
+def test_columns_are_chosen_by_their_spread_and_refused_where_they_are_no_categories(digits) -> None:
+    case = Case.of(table_cases()[0][0].pair, np.arange(9))
     assert run_reconstruction(AttributeInference(most=3), [case], rng=np.random.default_rng(0)).n == 27
     with pytest.raises(InvalidInput, match="column 99 of a table with 12"):
         run_reconstruction(AttributeInference(columns=(99,)), [case], rng=np.random.default_rng(0))
-    image = oracle(build_model("mlp:8", input_shape=(1, 8, 8), n_classes=10, seed=5), digits)
+    image = oracle_of(build_model("mlp:8", input_shape=(1, 8, 8), n_classes=10, seed=5), digits)
     images = Case.of(VersionPair(image, image, PUBLIC, 300, 1), np.array([1]))
     with pytest.raises(InvalidInput, match="is for tables"):
         run_reconstruction(AttributeInference(), [images], rng=np.random.default_rng(0))
-    constant = DeviceData(dataset(np.full((50, 3), 0.5, np.float32), np.arange(50) % 2, 2))
-    flat = oracle(build_model("mlp:4", input_shape=(3,), n_classes=2, seed=0), constant)
+    constant = DeviceData(toy_dataset(np.full((50, 3), 0.5, np.float32), np.arange(50) % 2, 2))
+    flat = oracle_of(build_model("mlp:4", input_shape=(3,), n_classes=2, seed=0), constant)
     case = Case.of(VersionPair(flat, flat, np.arange(20, 50), 20, 1), np.array([1]))
     with pytest.raises(InvalidInput, match="no column has 2 to 10"):
         run_reconstruction(AttributeInference(), [case], rng=np.random.default_rng(0))
@@ -345,7 +268,7 @@ class Peeping(LabelInversion):
 
 
 def test_no_attack_reads_the_secret_and_public_records_stay_apart(digits, models) -> None:
-    model = oracle(models[0], digits)
+    model = oracle_of(models[0], digits)
     case = Case.of(VersionPair(model, model, PUBLIC, 300, 1), np.array([3]))
     with pytest.raises(AuditError, match="that it is to recover"):
         run_reconstruction(Peeping(), [case], rng=np.random.default_rng(0))

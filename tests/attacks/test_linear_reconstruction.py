@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
-from scipy.optimize import minimize
 from torch import nn
 
 from mnemoscope.attacks import RECONSTRUCTIONS
@@ -20,8 +18,14 @@ from mnemoscope.audit.errors import InvalidInput, MissingNeed, UnsupportedModel
 from mnemoscope.audit.models.data import DeviceData
 from mnemoscope.audit.models.oracle import ModelOracle
 from mnemoscope.audit.models.recipes import Runtime
-from mnemoscope.audit.records.datasets import Dataset
 from mnemoscope.audit.statistics.reconstruction import run_reconstruction
+from mnemoscope.audit.testing_reconstruction import (
+    optimum_cases,
+    softmax_fit,
+    softmax_oracle,
+    softmax_world,
+    toy_dataset,
+)
 
 D, C, DECAY = 8, 4, 0.01
 
@@ -67,29 +71,6 @@ def test_ridge_identity_is_exact_and_public_curvature_comes_close(penalty: float
     assert means["none"] < 0.3
 
 
-def softmax_fit(x: np.ndarray, y: np.ndarray, decay: float) -> np.ndarray:
-    """Optimum of mean cross-entropy + decay / 2 |theta|^2, (c, d + 1)."""
-    with_bias, onehot = np.column_stack([x, np.ones(len(x))]), np.eye(C)[y]
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        theta = flat.reshape(C, -1)
-        z = with_bias @ theta.T
-        z -= z.max(axis=1, keepdims=True)
-        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-        gradient = (np.exp(log_p) - onehot).T @ with_bias / len(x) + decay * theta
-        return -(log_p * onehot).sum() / len(x) + decay / 2 * (flat @ flat), gradient.ravel()
-
-    start = np.zeros(C * (x.shape[1] + 1))
-    return minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 5000}).x.reshape(C, -1)
-
-
-def world(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, D)) @ (np.eye(D) + 0.5 * rng.normal(size=(D, D)))
-    y = np.array([rng.choice(C, p=p) for p in np.exp(x[:, :C]) / np.exp(x[:, :C]).sum(axis=1, keepdims=True)])
-    return x, y
-
-
 def test_softmax_newton_step_equals_the_dense_hessian() -> None:
     """The fast curvature product is the full Hessian, written out, times the difference."""
     rng = np.random.default_rng(0)
@@ -104,7 +85,7 @@ def test_softmax_newton_step_equals_the_dense_hessian() -> None:
 
 
 def test_softmax_regression_gives_label_and_input_back() -> None:
-    x, y = world(1, 400)
+    x, y = softmax_world(1, 400)
     full = softmax_fit(x, y, DECAY)
     h = np.column_stack([x, np.ones(len(x))])
     for gone in (3, 50, 111):
@@ -125,39 +106,10 @@ def test_two_deletions_are_told_apart_by_their_directions() -> None:
     assert max(abs(cosine(rows[0], a[:3])), 0) > 0.95
 
 
-def oracles(weights: list[np.ndarray], x: np.ndarray, y: np.ndarray, **access) -> list[ModelOracle]:
-    data = DeviceData(table(x.astype(np.float32), y))
-    made = []
-    for theta in weights:
-        module = nn.Sequential(nn.Flatten(), nn.Linear(D, C))
-        with torch.no_grad():
-            module[1].weight.copy_(torch.from_numpy(theta[:, :-1]))
-            module[1].bias.copy_(torch.from_numpy(theta[:, -1]))
-        made.append(ModelOracle(module, data, Runtime(device="cpu"), **access))
-    return made
-
-
-def table(values: np.ndarray, labels: np.ndarray) -> Dataset:
-    n = len(values)
-    keys, digests = tuple(str(i) for i in range(n)), np.zeros((n, 32), np.uint8)
-    return Dataset("world", "table", np.arange(n), keys, labels.astype(np.int64), tuple("abcd"), digests, values)
-
-
 @pytest.fixture(scope="module")
 def pairs():
     """Ten worlds: the pair that lost record 7, and the control, two fits without it (on other kept records)."""
-    leaky, clean = [], []
-    for seed in range(10):
-        x, y = world(seed, 700)
-        x = x / np.abs(x).max()  # a table within [-1, 1] is used as it is
-        train, public = np.arange(300), np.arange(300, 700)
-        kept, other = train[train != 7], train[(train != 7) & (train != 8)]
-        thetas = [softmax_fit(x[rows], y[rows], DECAY) for rows in (train, kept, other)]
-        full, gone, less = oracles(thetas, x, y)
-        leaky.append(Case.of(VersionPair(full, gone, public, 300, 1), np.array([7])))
-        # Here another record was deleted; the secret, record 7, was in neither version.
-        clean.append(Case.of(VersionPair(gone, less, public, 299, 1), np.array([7])))
-    return leaky, clean
+    return optimum_cases()
 
 
 def test_a_deleted_record_is_recovered_and_one_that_was_never_there_is_not(pairs) -> None:
@@ -175,15 +127,16 @@ def test_a_deleted_record_is_recovered_and_one_that_was_never_there_is_not(pairs
 
 
 def test_needs_and_shapes_are_checked_before_work(pairs) -> None:
-    x, y = world(0, 60)
+    x, y = softmax_world(0, 60)
     x = x / np.abs(x).max()
     theta = np.zeros((C, D + 1))
-    one, two = oracles([theta, theta], x, y, white_box=False)
+    data = DeviceData(toy_dataset(x.astype(np.float32), y, C))
+    one, two = (softmax_oracle(theta, data, white_box=False) for _ in range(2))
     closed = Case.of(VersionPair(one, two, np.arange(20, 60), 20, 1), np.array([3]))
     rng = np.random.default_rng(0)
     with pytest.raises(MissingNeed, match="parameters and gradients"):
         run_reconstruction(LinearReconstruction(), [closed], rng=rng)
-    headless = ModelOracle(nn.Sequential(nn.Linear(D, C), nn.ReLU(), nn.Linear(C, C, bias=False)), one._data, Runtime())
+    headless = ModelOracle(nn.Sequential(nn.Linear(D, C), nn.ReLU(), nn.Linear(C, C, bias=False)), data, Runtime())
     with pytest.raises(UnsupportedModel, match="linear layer with bias"):
         run_reconstruction(
             LinearReconstruction(),
