@@ -6,18 +6,23 @@ holds for the most exposed record, whose own epsilon may be larger.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from mnemoscope.audit.statistics.epsilon import epsilon_ceiling, epsilon_from_rates
+from mnemoscope.audit.statistics.epsilon_choice import epsilon_bounds
 from mnemoscope.audit.statistics.epsilon_gdp import epsilon_of_gdp
 from mnemoscope.audit.statistics.fleet import FleetRate
 from mnemoscope.audit.statistics.proportions import clopper_pearson_limits
 from mnemoscope.audit.statistics.trials import Estimate, Interval
 from mnemoscope.audit.verdict.result import EpsilonRow, ModelRole
 
-__all__ = ["EPSILON_DELTA", "fleet_epsilons"]
+__all__ = ["EPSILON_DELTA", "fleet_epsilons", "model_epsilons"]
+
+Floats = NDArray[np.float64]
 
 EPSILON_DELTA = 1e-5
+LEAST_RECORDS = 20
 LARGEST = 1e6
 """Stands for an epsilon without limit: a result holds no infinity."""
 
@@ -54,6 +59,44 @@ def fleet_epsilons(attack: str, game: str, models: ModelRole, rate: FleetRate, l
             _gaussian(best_low, best_high), rate, level, GAUSSIAN,
         ),
     ]  # fmt: skip
+
+
+def model_epsilons(
+    attack: str,
+    game: str,
+    models: ModelRole,
+    in_scores: Floats,
+    out_scores: Floats,
+    level: float,
+    *,
+    rng: np.random.Generator,
+) -> tuple[EpsilonRow, ...]:
+    """Bound epsilon from one model's scores, each threshold chosen on a random half of the records.
+
+    Args:
+        attack: its name.
+        game: the question asked.
+        models: which model.
+        in_scores: (n_in,) float64.
+        out_scores: (n_out,) float64.
+        level: one-sided confidence of each bound.
+        rng: of the splits.
+
+    Returns:
+        One row a bound; none where a side has fewer than 20 records.
+    """
+    if min(in_scores.size, out_scores.size) < LEAST_RECORDS:
+        return ()
+    rows = []
+    for found in epsilon_bounds(in_scores, out_scores, level=level, delta=EPSILON_DELTA, rng=rng):
+        said = f"{found.assumption}; {found.choice}"
+        rows.append(
+            EpsilonRow(
+                found.method, attack, game, models, found.estimate(), min(found.ceiling, LARGEST), level,
+                EPSILON_DELTA, said,
+            )
+        )  # fmt: skip
+    return tuple(rows)
 
 
 def _gaussian(tpr_low: float, fpr_high: float) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 from mnemoscope.audit.errors import AuditError, InvalidInput
 from mnemoscope.audit.rng import generator
 from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.epsilons import model_epsilons
 from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.onemodel import (
     PROBABLY_WRONG,
@@ -19,7 +20,16 @@ from mnemoscope.audit.verdict.onemodel import (
 from mnemoscope.audit.verdict.onemodel_describe import curve, distributions, finding, pooled, utilities
 from mnemoscope.audit.verdict.onemodel_input import OneModelInput, score_models
 from mnemoscope.audit.verdict.onemodel_rates import Group
-from mnemoscope.audit.verdict.result import Curve, Distribution, Finding, ModelRole, NotRun, Subject, Utility
+from mnemoscope.audit.verdict.result import (
+    Curve,
+    Distribution,
+    EpsilonRow,
+    Finding,
+    ModelRole,
+    NotRun,
+    Subject,
+    Utility,
+)
 from mnemoscope.audit.verdict.rules import decide
 
 __all__ = ["audit_membership"]
@@ -60,6 +70,7 @@ def audit_membership(
         NotRun("deletion verdict", "one model and a list of members bear none", "answers before and after deletion")
     )
     failures = []
+    epsilons: tuple[EpsilonRow, ...] = ()
     for attack in plan.attacks:
         try:
             scores = score_models(inputs, attack, TESTED, generator(plan.seed, "attack", attack.name))
@@ -74,6 +85,10 @@ def audit_membership(
         )
         curves.append(curve(attack.name, "membership", "before", trials, level=level))
         shapes += distributions(attack.name, "membership", "before", trials)
+        if primary:
+            rng = generator(plan.seed, "epsilon", attack.name)
+            own = (scores.after[is_in], scores.after[~is_in])
+            epsilons = model_epsilons(attack.name, "membership", "before", *own, policy.level, rng=rng)
     utility: list[Utility] = []
     for label, group in (("forget", Group.FORGET), ("holdout", Group.HOLDOUT)):
         single: dict[ModelRole, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]] = {
@@ -84,7 +99,7 @@ def audit_membership(
     verdict = decide([], [], policy=policy, limits=limits, failures=failures)
     subject = Subject(
         name, "", {}, verdict, (), (), tuple(findings), tuple(curves), tuple(shapes), tuple(utility),
-        model_groups(inputs, "", only="before"),
+        model_groups(inputs, "", only="before"), epsilons=epsilons,
     )  # fmt: skip
     reason = "no deletion verdict in this mode, so no rule has a power"
     summary = replace(plan.summary(), alpha=None, power=Estimate(None, reason=reason), power_by_alpha={})

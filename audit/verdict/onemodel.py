@@ -11,6 +11,7 @@ from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.onemodel_document import (
     answers_digest,
+    describe_epsilons,
     describe_findings,
     describe_utility,
     model_groups,
@@ -216,6 +217,7 @@ def audit_one_model(
     subject = Subject(
         name, method, {}, verdict, tuple(endpoints), tuple(gates), findings, curves, shapes,
         describe_utility(inputs, right, policy), model_groups(inputs, method),
+        epsilons=describe_epsilons(plan, results, board),
     )  # fmt: skip
     checks = (
         sanity,

@@ -6,14 +6,32 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.rng import generator
+from mnemoscope.audit.verdict.epsilons import model_epsilons
 from mnemoscope.audit.verdict.onemodel_describe import curve, distributions, finding, pooled, utilities
 from mnemoscope.audit.verdict.onemodel_input import OneModelInput, Scores
 from mnemoscope.audit.verdict.onemodel_plan import OneModelPlan
 from mnemoscope.audit.verdict.onemodel_rates import Board, Group
 from mnemoscope.audit.verdict.policy import Policy
-from mnemoscope.audit.verdict.result import Curve, Distribution, Finding, ModelGroup, ModelRole, RecordSet, Utility
+from mnemoscope.audit.verdict.result import (
+    Curve,
+    Distribution,
+    EpsilonRow,
+    Finding,
+    ModelGroup,
+    ModelRole,
+    RecordSet,
+    Utility,
+)
 
-__all__ = ["answers_digest", "describe_findings", "describe_utility", "model_groups", "record_sets"]
+__all__ = [
+    "answers_digest",
+    "describe_epsilons",
+    "describe_findings",
+    "describe_utility",
+    "model_groups",
+    "record_sets",
+]
 
 Floats = NDArray[np.float64]
 
@@ -63,6 +81,26 @@ def describe_findings(
         if scores.pairs:
             add(name, "retention", "retrained", [b[both] for _, b in scores.pairs], kept, ids, None)
     return tuple(findings), tuple(curves), tuple(shapes)
+
+
+def describe_epsilons(plan: OneModelPlan, results: dict[str, Scores], board: Board) -> tuple[EpsilonRow, ...]:
+    """Return what the primary attack's scores say of epsilon, before and after deletion."""
+    scores = results.get(plan.primary)
+    if scores is None:
+        return ()
+    forget, never = board.rows(Group.FORGET), board.rows(Group.HOLDOUT)
+    rows: list[EpsilonRow] = []
+    versions: tuple[tuple[str, ModelRole, Floats | None], ...] = (
+        ("forgetting", "after", scores.after),
+        ("membership", "before", scores.before),
+    )
+    for game, models, values in versions:
+        if values is not None:
+            rng = generator(plan.seed, "epsilon", plan.primary, game)
+            rows += model_epsilons(
+                plan.primary, game, models, values[forget], values[never], plan.policy.level, rng=rng
+            )
+    return tuple(rows)
 
 
 def describe_utility(inputs: OneModelInput, right: dict[str, NDArray[np.bool_]], policy: Policy) -> tuple[Utility, ...]:

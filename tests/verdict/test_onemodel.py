@@ -290,3 +290,13 @@ def test_alpha_is_the_smallest_with_enough_power() -> None:
     assert choose_alpha(one_model_power(Counts(3000, 3000, retrained=5, paired=True), policy), policy) == 0.01
     assert choose_alpha(one_model_power(Counts(40, 40), policy), policy) is None
     assert one_model_power(Counts(600, 600), policy)[2].estimate().high <= 1  # type: ignore[operator]
+
+
+def test_epsilon_of_one_model_stays_below_its_ceiling_and_is_zero_without_a_leak():
+    leaky = audit_one_model(world(0, 600, r=2, leak=3.0), [LOSS]).subject
+    assert {(e.game, e.models) for e in leaky.epsilons} >= {("forgetting", "after")}
+    after = [e for e in leaky.epsilons if e.models == "after"]
+    assert max(e.bound.value for e in after) > 0.2
+    assert all(e.bound.value <= e.ceiling for e in leaky.epsilons)
+    clean = audit_one_model(world(1, 600, r=2), [LOSS]).subject
+    assert all(e.bound.value == 0 for e in clean.epsilons if e.models == "after")
