@@ -54,6 +54,10 @@ LEAST_A_MODEL = 10
 """Forgotten and never-seen records of one model, which the blind baseline compares by cross-validation."""
 
 
+def _is_binary(values: NDArray[np.generic]) -> bool:
+    return bool(((values == 0) | (values == 1)).all())
+
+
 class Stopwatch:
     """Seconds by step, in the order in which steps were first entered."""
 
@@ -127,6 +131,24 @@ class PreparedAudit:
         )
         wanted = DEFAULT_DEFENCES if plan.defences.answers is None else plan.defences.answers
         self.defences = tuple(parse_defence(text) for text in wanted)
+        self._check_queries()
+
+    def _check_queries(self) -> None:
+        """Refuse questions that this kind of data cannot be asked, before any model is trained."""
+        from mnemoscope.audit.models.queries import check_queries
+
+        asked: list[tuple[str, tuple[str, ...]]] = [("attacks.queries", self.plan.attacks.queries)]
+        asked += [(f"attack {attack.name!r}", queries) for attack in self.attacks if (queries := queries_of(attack))]
+        faults = []
+        for who, queries in asked:
+            try:
+                check_queries(queries, is_image=self.dataset.kind == "image")
+                if any(query.startswith("flips:") for query in queries) and not _is_binary(self.dataset.values):
+                    faults.append(f"{who}: 'flips' turns over zeros and ones; this table holds other values")
+            except InvalidInput as error:
+                faults.append(f"{who}: {error}")
+        if faults:
+            raise InvalidInput("; ".join(faults) + ". Leave these out, or ask what this data can be asked")
 
     def _plant_canaries(self) -> Canaries | None:
         """Put noisy copies in the place of the audited records, where the plan asks for it."""
