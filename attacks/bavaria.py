@@ -147,8 +147,10 @@ class BaVarIA:
         beta *= beta
         beta *= KAPPA0 * weight / (2.0 * kappa)
         # Where counts were evened: squares of as many models as they weigh, and below a distance on that scale, because
-        # the mean of fewer models is further off by chance. Both factors are 1 elsewhere.
-        beta += own.squares * (np.maximum(weight - 1.0, 0.0) / np.maximum(own.number - 1.0, 1.0) / 2.0)
+        # the mean of fewer models is further off by chance. Both factors are 1 elsewhere. A single model has no
+        # squares; where the target's side decides whether one or two are left, neither case may have any.
+        share = np.where(weight > 2.0 - 1e-9, (weight - 1.0) / np.maximum(own.number - 1.0, 1.0), 0.0)
+        beta += own.squares * (share / 2.0)
         beta += prior.variance
         if self.form == "n":
             pull, location, nu = np.ones(()), mean, None

@@ -153,6 +153,21 @@ def test_few_models_betray_nothing_where_nothing_leaks(name, k):
         assert np.mean(naive) < 0.35, "the published formula alone names the side of the left-out target"
 
 
+@pytest.mark.parametrize("name", VECTORS)
+@pytest.mark.parametrize(("ins", "outs"), [(2, 2), (2, 6)])
+def test_two_models_a_side_betray_nothing_where_nothing_leaks(name, ins, outs):
+    """One model has no spread and two have one: whichever is left after the target must not be told by its width."""
+    aucs = []
+    for seed in range(3):
+        rng = np.random.default_rng([ins, outs, seed])
+        column = np.repeat(np.array([1, 0], np.int8), [ins, outs])
+        side = rng.permuted(np.tile(column[:, None], (1, 2000)), axis=0)
+        phi = rng.normal(2, 2, 2000) + np.exp(rng.normal(0, 0.35, 2000)) * rng.normal(size=side.shape)
+        aucs.append(fleet_auc(score_fleet(ATTACKS[name](), reference_of(phi, side), rng=rng), side))
+    # The variance of one model's mean around the prior is left: a little below one half, never a leak out of nothing.
+    assert 0.475 < np.mean(aucs) < 0.515, aucs
+
+
 def test_counts_are_evened_only_where_a_left_out_target_made_them_unequal():
     inside, outside = evened_counts(np.array([5.0, 6.0, 6.0]), np.array([6.0, 5.0, 5.0]))
     np.testing.assert_allclose(inside + outside, 11.0)
