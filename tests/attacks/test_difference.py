@@ -104,20 +104,28 @@ def test_sorted_features_do_not_know_the_numbers_of_classes(feature):
         assert np.abs(ours - theirs).max() > 0.1
 
 
-def test_known_answer_of_the_logistic_attack():
-    """The fit is the textbook's: sorted differences of all rows, standardised, into scikit-learn's own regression."""
+@pytest.mark.parametrize("feature", ["sorted_concat", "sorted_diff", "l2_distance", "sorted_basic"])
+def test_known_answer_of_the_logistic_attack(feature):
+    """The fit is the textbook's: the paper's feature of all rows, standardised, into scikit-learn's own regression."""
     parts, role = world("retrain", models=12, records=60)
     reference = fleet(parts, role, NEVER)
-    attack = Difference("sorted_diff")
+    attack = Difference(feature)
     mine = score_target(attack, reference.without([0]), reference.target(0), rng=rng())
 
     def softmax(z):
         e = np.exp(z[:, 0].astype(np.float64) - z[:, 0].max(axis=-1, keepdims=True))
         return e / e.sum(axis=-1, keepdims=True)
 
+    written = {
+        "sorted_concat": lambda a, b: [*a[np.argsort(a)], *b[np.argsort(a)]],
+        "sorted_diff": lambda a, b: (a - b)[np.argsort(a)],
+        "l2_distance": lambda a, b: [sum((a - b) ** 2) ** 0.5],
+        "sorted_basic": lambda a, b: sorted(a),
+    }[feature]
+
     def rows(k):
         first, second = softmax(parts[2][k]), softmax(parts[3][k])
-        return np.stack([(a - b)[np.argsort(a)] for a, b in zip(first, second, strict=True)])
+        return np.stack([written(a, b) for a, b in zip(first, second, strict=True)])
 
     used = [k for k in range(12) if k != 0]
     x = np.concatenate([rows(k)[reference.side[k] >= 0] for k in used])

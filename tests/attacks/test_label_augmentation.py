@@ -28,8 +28,9 @@ def test_the_questions_are_those_of_the_paper():
     assert len(check_queries(LabelAugmentation("flips").queries, is_image=False)) == 33
 
 
-def test_the_count_is_of_right_answers_wherever_the_queries_lie():
-    attack = LabelAugmentation(classifier="count")
+@pytest.mark.parametrize("family", ["shifts", "rotations", "noise", "flips"])
+def test_the_count_is_of_right_answers_wherever_the_queries_lie(family):
+    attack = LabelAugmentation(family=family, classifier="count")
     fleet = toy_fleet(1.0, queries=("flip", *attack.queries[::-1]))
     right = (fleet.logits.argmax(axis=-1) == fleet.labels[:, None])[:, :, 1:].sum(axis=-1)
     assert np.array_equal(score_fleet(attack, fleet, rng=RNG(0)), right)

@@ -59,6 +59,22 @@ def test_class_thresholds_make_the_pooled_curve_the_class_dependent_attack(rule)
     assert accuracy > 0.9
 
 
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_by_class_is_the_signal_minus_the_threshold_of_an_exhaustive_search(rule):
+    fleet = toy_fleet(2.0)
+    rest, view = fleet.without([0]), fleet.target(0)
+    signal, expected = rest.signal(RULES[rule])[..., 0], np.empty(view.n_records)
+    own = view.signal(RULES[rule])[:, 0]
+    for label in np.unique(view.labels):
+        column = np.flatnonzero(rest.labels == label)
+        inside, outside = (signal[:, column][rest.side[:, column] == side] for side in (1, 0))
+        tried = {t: balanced_accuracy(inside, outside, t) for t in [*inside, *outside]}
+        best = max(t for t, a in tried.items() if a >= max(tried.values()) - 1e-12)
+        expected[view.labels == label] = own[view.labels == label] - best
+    scored = score_target(Threshold(rule, by_class=True), rest, view, rng=RNG)
+    np.testing.assert_allclose(scored, expected, rtol=1e-12)
+
+
 def test_a_class_without_members_inherits_the_global_threshold():
     fleet, _ = by_label(2.0)
     one = fleet.select([0])
