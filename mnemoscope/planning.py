@@ -125,4 +125,11 @@ def export_orders(plan: Plan, folder: Path, *, store: str | Path, progress: Prog
     design = prepared.design
     # The order in which an audit asks its models: an adopted logits file stands in for exactly these answers.
     asked = np.concatenate([design.audited, design.records(0, Role.POPULATION), design.records(0, Role.TEST)])
-    return export_plan(_open(prepared), folder, ids=asked, queries=plan.attacks.queries, fleets=_fleets(prepared))
+    return export_plan(
+        _open(prepared),
+        folder,
+        ids=asked,
+        queries=plan.attacks.queries,
+        fleets=_fleets(prepared),
+        answers_suffice=not prepared.live and len(prepared.query_groups) == 1,
+    )

@@ -74,6 +74,7 @@ def export_plan(
     ids: NDArray[np.int64],
     queries: Sequence[str] = ("identity",),
     fleets: Sequence[tuple["FleetName", "Replica"]] = FLEETS,
+    answers_suffice: bool = True,
 ) -> ExportReport:
     """Write one work order for each model that the store does not hold.
 
@@ -83,6 +84,7 @@ def export_plan(
         ids: (n,) int64 ids whose answers the audit will ask, in its order: what a logits file must hold.
         queries: fixed variations, in order.
         fleets: (name, replica) of the fleets.
+        answers_suffice: whether an audit needs no more than these answers; else ``adopt`` takes weights alone.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -102,7 +104,7 @@ def export_plan(
                 if workspace.store.get(order.key) is not None:
                     present += 1
                     continue
-                body = _order(workspace, order, ids, queries, state)
+                body = _order(workspace, order, ids, queries, state, answers_suffice)
                 name = _name(body)
                 document = {"digest": _digest(body), **body}
                 (out_dir / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -122,7 +124,12 @@ def _input(workspace: "Workspace") -> dict[str, Any]:
 
 
 def _order(
-    workspace: "Workspace", order: "ModelOrder", ids: NDArray[np.int64], queries: Sequence[str], state: dict[str, Any]
+    workspace: "Workspace",
+    order: "ModelOrder",
+    ids: NDArray[np.int64],
+    queries: Sequence[str],
+    state: dict[str, Any],
+    suffice: bool,
 ) -> dict[str, Any]:
     dataset = workspace.dataset
     answers, inputs = workspace.answers_key(order.key, None, ids, queries)
@@ -145,6 +152,7 @@ def _order(
                 "ids": ids.tolist(),
                 "keys": list(dataset.keys_of(ids)),
                 "queries": list(queries),
+                "suffice": suffice,
                 "shape": [int(ids.size), len(queries), len(dataset.classes)],
             },
             "inputs": order.inputs,
@@ -279,6 +287,11 @@ def _check_weights(path: Path, order: dict[str, Any]) -> str:
 
 
 def _check_answers(path: Path, order: dict[str, Any]) -> str:
+    if not order["answers"].get("suffice", True):
+        raise InvalidInput(
+            "answers alone are not enough: attacks of this plan ask questions of their own or need the model itself. "
+            "Give its weights, or leave these attacks out and export again"
+        )
     array = load_array(path, path.name)
     shape = tuple(order["answers"]["shape"])
     if array.dtype not in (np.float32, np.float64, np.float16) or array.shape != shape:
@@ -331,7 +344,8 @@ Work orders of an audit by mnemoscope: one file a model.
 For each <name>.json, train one model and put the result beside it, as one of
   <name>.safetensors    its weights, with the tensor names and shapes listed under "state"
   <name>.pt             the same as torch.save(model.state_dict(), ...)
-  <name>.logits.npy     or its answers alone: float32, shape "answers.shape", records in the order of "answers.ids"
+  <name>.logits.npy     or its answers alone, where "answers.suffice" is true: float32, shape "answers.shape", records
+                        in the order of "answers.ids"
 
 Train on the records of "train" (ids, and keys as in your data) and on no other: not for validation, tuning or early
 stopping either. The model gets records as "input" says: images channels first, "subtract" taken from the raw values,

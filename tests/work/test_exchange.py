@@ -84,6 +84,16 @@ def test_answers_alone_serve_an_audit_but_no_unlearning(
         work.unlearned("noop", NoOp())
 
 
+def test_answers_are_refused_where_a_plan_asks_for_more(small: ModuleType, tmp_path: Path) -> None:
+    """Attacks that ask questions of their own, or the model itself, would fail after everything was adopted."""
+    work, folder = small.workspace(Store(tmp_path / "fresh")), tmp_path / "more"
+    names = export_plan(work, folder, ids=work.design.audited, fleets=FLEETS, answers_suffice=False).orders
+    shape = json.loads((folder / f"{names[0]}.json").read_text())["answers"]["shape"]
+    np.save(folder / f"{names[0]}.logits.npy", np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    with pytest.raises(InvalidInput, match="answers alone are not enough"):
+        adopt(folder, work.store)
+
+
 def test_what_is_wrong_is_listed_at_once_and_nothing_is_adopted(
     tmp_path: Path, exported: tuple[Any, Path, list[dict[str, Any]]]
 ) -> None:
