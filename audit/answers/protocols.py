@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.oracle import Oracle
 from mnemoscope.audit.answers.views import Answers, Need, Reference, View
-from mnemoscope.audit.errors import AuditError, MissingNeed
+from mnemoscope.audit.errors import AuditError, InvalidInput, MissingNeed
 
 __all__ = [
     "Attack",
     "FleetAttack",
     "Scorer",
+    "check_classes",
     "check_needs",
     "decision_threshold",
     "fleet_thresholds",
@@ -126,6 +127,38 @@ def offered_by(reference: Reference, view: View | None = None) -> Need:
     return offered
 
 
+def check_classes(attack: Attack, reference: Reference, view: View | None = None) -> None:
+    """Refuse versions and models whose numbers of classes differ, where an attack would compare them.
+
+    Args:
+        attack: one with ``any_records`` reads shadow models of any data set, and says itself what it cannot carry over.
+        reference: the attacker's own models.
+        view: the target; without it the reference's models are the targets.
+
+    Raises:
+        InvalidInput: a model before deletion, or shadow models, with another number of classes than the target.
+    """
+    target = reference if view is None else view
+    compared = reference.n_models > 0 and bool(attack.needs & (Need.SHADOW_IN | Need.SHADOW_OUT))
+    if view is not None and compared and not getattr(attack, "any_records", False):
+        _same_classes(attack.name, "the shadow models have", reference, "the target", view)
+    if Need.BEFORE in attack.needs and target.before is not None:
+        _same_classes(attack.name, "the model before deletion has", target.before, "the model after it", target)
+    if Need.BEFORE in attack.needs and compared and reference.before is not None:
+        _same_classes(
+            attack.name, "the shadow models before deletion have", reference.before, "those after it", reference
+        )
+
+
+def _same_classes(name: str, what: str, one: Answers, other_name: str, other: Answers) -> None:
+    if one.n_classes != other.n_classes:
+        raise InvalidInput(
+            f"{name} compares answers of both: {what} {one.n_classes} classes and {other_name} {other.n_classes}. A "
+            "model that lost or gained classes must answer for all of them: give a class that it no longer knows a "
+            "logit of its own below all others, or audit the records of the shared classes on the shared outputs"
+        )
+
+
 def queries_of(attack: Attack) -> tuple[str, ...] | None:
     """Return the questions that an attack reads, or None where it takes whatever was asked."""
     queries: Sequence[str] | None = getattr(attack, "queries", None)
@@ -157,8 +190,13 @@ def score_target(attack: Attack, reference: Reference, view: View, *, rng: np.ra
 
     Returns:
         (n,) float64, higher = more likely in.
+
+    Raises:
+        MissingNeed: what the attack reads is not there; nothing ran.
+        InvalidInput: versions or models of other numbers of classes; nothing ran.
     """
     check_needs([(attack.name, attack.needs)], offered_by(reference, view))
+    check_classes(attack, reference, view)
     return _checked(attack.name, attack.fit(reference, rng=rng).score(view), (view.n_records,))
 
 
@@ -172,6 +210,7 @@ def score_fleet(attack: Attack, reference: Reference, *, rng: np.random.Generato
         (m, n) float64, higher = more likely in.
     """
     check_needs([(attack.name, attack.needs)], offered_by(reference))
+    check_classes(attack, reference)
     shape = (reference.n_models, reference.n_records)
     if isinstance(attack, FleetAttack):
         return _checked(attack.name, attack.score_fleet(reference, rng=rng), shape)

@@ -148,7 +148,7 @@ def compute_signal(
         (..., n, q) float64, larger = more member-like.
 
     Raises:
-        InvalidInput: unknown name, or a temperature that is not positive.
+        InvalidInput: unknown name, a temperature that is not positive, or labels outside of the c classes.
 
     >>> z = np.log([[[0.7, 0.2, 0.1]]])
     >>> compute_signal("margin", z, np.array([0])).round(6).item()
@@ -159,6 +159,14 @@ def compute_signal(
     if not temperature > 0:
         raise InvalidInput(f"temperature={temperature!r} must be positive")
     *lead, n, q, c = logits.shape
+    outside = (labels < 0) | (labels >= c)
+    if outside.any():
+        found = ", ".join(str(int(label)) for label in np.unique(labels[outside])[:5])
+        raise InvalidInput(
+            f"{int(outside.sum())} of {labels.size} records have labels outside of the {c} classes that the model "
+            f"answers (labels {found}); allowed: 0 to {c - 1}. A model that lost classes in unlearning must still give "
+            "them a logit, below all others; or leave these records out"
+        )
     flat = logits.reshape(-1, n, q, c)
     out = np.empty(flat.shape[:3], np.float64)
     step = max(1, BLOCK_VALUES // max(1, q * c))

@@ -240,6 +240,7 @@ class _Fitted:
     name: str
     needs: Need
     scorer: Scorer
+    any_records: bool
 
     def fit(self, reference: Reference, *, rng: np.random.Generator) -> Scorer:
         return self.scorer
@@ -251,7 +252,7 @@ def score_models(inputs: OneModelInput, attack: Attack, groups: Sequence[Group],
     learned = _labelled(inputs, groups) if reads_any_records(attack) else None
     reference = learned if learned is not None else inputs.reference(groups, "all" if compares else "none")
     scorer = attack.fit(reference, rng=rng)
-    fitted = _Fitted(attack.name, attack.needs, scorer)
+    fitted = _Fitted(attack.name, attack.needs, scorer, reads_any_records(attack))
 
     def scored(model: "Literal['after', 'before'] | int", which: _Fitted, known: Reference) -> Floats:
         view = inputs.view(model, groups)
@@ -272,7 +273,7 @@ def score_models(inputs: OneModelInput, attack: Attack, groups: Sequence[Group],
             ):
                 pairs = []
                 break
-            twin = _Fitted(attack.name, attack.needs, attack.fit(known, rng=rng))
+            twin = _Fitted(attack.name, attack.needs, attack.fit(known, rng=rng), fitted.any_records)
             ours = scored("after", twin, known)
         pairs.append((ours, scored(j, twin, known)))
     threshold = getattr(scorer, "threshold", None)
