@@ -7,13 +7,17 @@ signal's units. A kernel far away underflows as a density and not as a logarithm
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LEAST_BANDWIDTH", "kernel_log_density"]
+from mnemoscope.attacks.lira import LEAST_FOR_OWN, shared_variance
+from mnemoscope.attacks.moments import Moments
+
+__all__ = ["LEAST_BANDWIDTH", "kernel_log_density", "shared_bandwidth"]
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 LEAST_BANDWIDTH = 0.1
 """In units of the signal; a sample narrower than that is told from others by its place, not by its width."""
+SILVERMAN = 1.06
 BLOCK_VALUES = 4_000_000
 """Kernels held at a time: bounds the memory at a few copies of 32 MB."""
 HALF_LOG_2PI = 0.5 * float(np.log(2.0 * np.pi))
@@ -23,7 +27,7 @@ def kernel_log_density(
     x: Floats,
     sample: Floats,
     counts: Mask,
-    bandwidth: float | None,
+    bandwidth: float | Floats | None,
     *,
     left_out: NDArray[np.int64] | None = None,
 ) -> Floats:
@@ -33,7 +37,8 @@ def kernel_log_density(
         x: (t, n) float64 values, t of each record.
         sample: (m, n) float64 values of m models.
         counts: (m, n) bool, which of them belong to the sample; one a record, two where one is left out.
-        bandwidth: of the kernels; None is Silverman's.
+        bandwidth: of the kernels; None is Silverman's for each sample. (t, 1) gives each row its own, NaN for
+            Silverman's.
         left_out: (t,) int64, the model without which the sample serves row i; out of the sum and out of the bandwidth.
 
     Returns:
@@ -56,16 +61,34 @@ def kernel_log_density(
     return out
 
 
-def _bandwidth(values: Floats, kept: Mask, bandwidth: float | None) -> Floats:
+def shared_bandwidth(*sides: Moments) -> Floats:
+    """Bandwidth for all records of a row where one of them has a side of too few models to show a width, else NaN.
+
+    A single model has no spread: by itself it would get the floor, and the side that the target was left out of would
+    be the narrow one. So all records and both sides take Silverman's bandwidth of the mean within-record variance.
+
+    Args:
+        sides: moments (..., n) of both sides.
+
+    Returns:
+        (..., 1) float64.
+    """
+    few = np.any([(side.number < LEAST_FOR_OWN).any(axis=-1, keepdims=True) for side in sides], axis=0)
+    number = np.mean([side.number.mean(axis=-1, keepdims=True) for side in sides], axis=0)
+    width = np.maximum(SILVERMAN * np.sqrt(shared_variance(*sides)) * number**-0.2, LEAST_BANDWIDTH)
+    return np.where(few, width, np.nan)
+
+
+def _bandwidth(values: Floats, kept: Mask, bandwidth: float | Floats | None) -> Floats:
     """Bandwidths (t, n) of the samples (1, k, n) where kept (t, k, n)."""
     number = kept.sum(axis=1)
-    if bandwidth is not None:
-        return np.full(number.shape, bandwidth)
+    if bandwidth is not None and not np.isnan(bandwidth).any():
+        return np.broadcast_to(np.asarray(bandwidth, np.float64), number.shape)
     mean = np.where(kept, values, 0.0).sum(axis=1) / number
     deviation = np.where(kept, values - mean[:, None], 0.0)
     variance = np.einsum("ijk,ijk->ik", deviation, deviation) / np.maximum(number - 1, 1)
-    width: Floats = np.maximum(1.06 * np.sqrt(variance) * number**-0.2, LEAST_BANDWIDTH)
-    return width
+    width: Floats = np.maximum(SILVERMAN * np.sqrt(variance) * number**-0.2, LEAST_BANDWIDTH)
+    return width if bandwidth is None else np.where(np.isnan(bandwidth), width, bandwidth)
 
 
 def _log_mean(x: Floats, values: Floats, kept: Mask, width: Floats) -> Floats:

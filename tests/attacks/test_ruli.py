@@ -6,6 +6,7 @@ from mnemoscope.attacks.kernels import kernel_log_density
 from mnemoscope.attacks.ruli import Ruli, ruli_scores
 from mnemoscope.attacks.ruli_efficacy import RuliEfficacy
 from mnemoscope.attacks.ruli_records import disjoint_halves, select_records
+from mnemoscope.audit.answers.protocols import score_fleet
 from mnemoscope.audit.answers.views import Reference, Side, View
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.design import Role
@@ -248,3 +249,34 @@ def test_settings_out_of_range_are_refused(kind):
         kind(bandwidth=-1)
     with pytest.raises(InvalidInput, match="known signals"):
         kind(signal="loss")
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_a_side_of_one_model_takes_the_shared_bandwidth_with_a_flag(k):
+    """A single kernel has no width of its own: by the floor alone it named the target's side (AUC 0.08, no leak)."""
+    alone, ours, found = [], [], []
+    for seed in range(3):
+        rng = np.random.default_rng([k, seed])
+        side = rng.permuted(np.repeat(np.array([1, 0], np.int8), k)[:, None] * np.ones((1, 1500), np.int8), axis=0)
+        plain = rng.normal(2, 2, 1500) + rng.normal(size=side.shape)
+        reference = reference_of(plain, side)
+        flags = Ruli().flags(reference, left_out=True)
+        assert bool(flags) == (k == 2)
+        assert Ruli(bandwidth=1.0).flags(reference, left_out=True) == ()
+        scores = score_fleet(Ruli(), reference, rng=rng)
+        ours.append(auc(scores[side == 1], scores[side == 0]))
+        models = np.arange(2 * k)
+        own = [kernel_log_density(plain, plain, side == s, None, left_out=models) for s in (1, 0)]
+        alone.append(auc((own[0] - own[1])[side == 1], (own[0] - own[1])[side == 0]))
+        leaky = score_fleet(Ruli(), reference_of(plain + 2.5 * side, side), rng=rng)
+        found.append(auc(leaky[side == 1], leaky[side == 0]))
+        if k == 2:  # one target: what its own fit says is what the fleet's closed form says
+            fitted = Ruli().fit(reference.without([0]), rng=rng)
+            assert fitted.flags[0].startswith("shared variance: ")
+            np.testing.assert_allclose(fitted.score(reference.target(0)), scores[0], rtol=1e-9, atol=1e-9)
+    if k == 2:
+        assert np.mean(alone) < 0.15
+        assert 0.44 < np.mean(ours) < 0.51
+        assert np.mean(found) > 0.75
+    else:
+        assert np.mean(alone) == pytest.approx(np.mean(ours), abs=1e-4)
