@@ -170,7 +170,8 @@ class _Trainer:
                     runtime=replace(self.runtime, stack=step),
                 )
             for job, model in zip(group, trained, strict=True):
-                check_seen(model.seen_ids, job.ids, f"original {job.original}, version {job.version}")
+                what = f"original {job.original}, version {job.version}"
+                check_seen(model.seen_ids, job.ids, what, drawn=self.recipe.private)
                 logits = infer_logits(model.module, self.data, ask(job), runtime=self.runtime)
                 yield job, logits[:, 0]
             self.done += len(group)

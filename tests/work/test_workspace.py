@@ -176,6 +176,20 @@ def test_what_the_optimiser_saw_must_be_what_the_design_says(
     assert not [entry for entry in Store(tmp_path).ls() if WEIGHTS in entry.files]
 
 
+def test_records_that_no_batch_drew_are_members_of_private_training(small: ModuleType, tmp_path: Path) -> None:
+    """DP-SGD draws its batches: after one epoch a third of the records was never in one, by design."""
+    pytest.importorskip("opacus")
+    private = replace(small.RECIPE, epochs=1, momentum=0.0, dp_noise=1.0, dp_clip=1.0)
+    work = small.workspace(Store(tmp_path), recipe=private)
+    ref = work.fleet("before")[0]
+    wanted = work.orders("before")[0].ids
+    seen = work.seen_ids(ref)
+    assert 0.4 * wanted.size < seen.size < 0.9 * wanted.size
+    assert np.isin(seen, wanted).all()
+    with pytest.raises(AuditError, match="1 do not belong"):
+        tasks.check_seen(np.append(seen, 10**6), wanted, "model", drawn=True)
+
+
 def test_peer_defect_11_each_model_commits_before_the_next_begins(
     small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
