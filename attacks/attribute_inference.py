@@ -74,11 +74,15 @@ class AttributeInference:
             "chance: imputation from public records and the label, without the model"
         )
 
+    def cannot(self, n_deleted: int, shape: tuple[int, ...]) -> str:
+        """Say why records of this shape have no columns to hide; "" where they have."""
+        return "" if len(shape) == 1 else f"attribute inference is for tables; records here have shape {shape}"
+
     def told(self, secret: Secret, pair: VersionPair) -> Partial:
         """All columns but the hidden one, for each column in turn, and the labels."""
         rows = secret.inputs
-        if rows.ndim != 2:
-            raise InvalidInput(f"attribute inference is for tables; records here have shape {rows.shape[1:]}")
+        if reason := self.cannot(len(rows), rows.shape[1:]):
+            raise InvalidInput(reason)
         chosen = self._chosen(pair.after.inputs(pair.public).cpu().numpy())
         return Partial({column: np.delete(rows, column, axis=1) for column in chosen}, secret.labels)
 

@@ -103,17 +103,23 @@ class UnlearningInversion:
             f"{self.steps} steps; chance: the best of {self.restarts} random public records of the label"
         )
 
+    def cannot(self, n_deleted: int, shape: tuple[int, ...]) -> str:
+        """Say why pairs that lack so many records cannot be attacked; "" where they can."""
+        if n_deleted <= self.most:
+            return ""
+        return (
+            f"unlearning inversion tells apart at most {self.most} deleted records, this pair lacks {n_deleted}. "
+            "Delete fewer, or raise `most` and expect mixtures"
+        )
+
     def told(self, secret: Secret, pair: VersionPair) -> NDArray[np.int64]:
         """The labels, in ascending order."""
         return np.sort(secret.labels)
 
     def recover(self, pair: VersionPair, told: NDArray[np.int64], *, rng: np.random.Generator) -> Floats:
         """Return (k, ...) inputs in the order of the labels told."""
-        if told.size > self.most:
-            raise InvalidInput(
-                f"unlearning inversion tells apart at most {self.most} deleted records, this pair lacks {told.size}. "
-                "Delete fewer, or raise `most` and expect mixtures"
-            )
+        if reason := self.cannot(int(told.size), tuple(pair.before.inputs(pair.public[:1]).shape[1:])):
+            raise InvalidInput(reason)
         module, estimate = gradient_estimate(pair)
         public = pair.before.inputs(pair.public)
         labels = torch.from_numpy(told).to(public.device)

@@ -1,7 +1,6 @@
 """Procedure mode end to end: from a plan to a result. The one place where rooms, attacks and methods meet."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from mnemoscope.audit.verdict.procedure import FleetAnswers, ProcedureAudit, Pro
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import AuditResult, Endpoint, GateResult, ModelGroup, NotRun
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan, SubjectPlan
-from mnemoscope.preparation import PreparedAudit, commit_plan, data_checks, data_summary, refuse_changed_data
+from mnemoscope.preparation import DP_DELTA, PreparedAudit, commit_plan, data_checks, data_summary, refuse_changed_data
 from mnemoscope.progress import Progress
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 from mnemoscope.reconstruction import coverage, reconstruct
@@ -30,9 +29,6 @@ __all__ = ["DEFAULT_SUBJECTS", "demo_plan", "run_plan"]
 
 DEFAULT_SUBJECTS = tuple(SubjectPlan(name) for name in ("noop", "finetune", "gradient_ascent", "retrain"))
 """What a plan without subjects compares: the control that must be caught, two baselines, and exact retraining."""
-
-DP_DELTA = 1e-5
-"""At which the epsilon of a fleet trained with DP-SGD is stated."""
 
 
 def demo_plan(*, seed: int = 0, device: str = "auto") -> Plan:
@@ -69,7 +65,7 @@ def run_plan(
     prepared.powers  # noqa: B018  # alpha is chosen here, before any model exists
     workspace = _workspace(prepared, opened, plan.build_recipe())
     # A model that cannot be built is found here: a plan is committed when it can be carried out.
-    fresh_model(workspace.recipe, workspace.device_data, seed=0)
+    prepared.check_private_layers(fresh_model(workspace.recipe, workspace.device_data, seed=0))
     checks, data_gates = data_checks(prepared)
     committed = commit_plan(plan, prepared.alpha, out)
     fleets = _Fleets(prepared, workspace)
@@ -107,6 +103,7 @@ def run_plan(
         told.step("controls", 2, 2)
     subjects = []
     refused: dict[str, str] = {}
+    recovering: set[str] = set()
     wanted_subjects = plan.subjects or DEFAULT_SUBJECTS
     for i, wanted in enumerate(wanted_subjects):
         method = load_method(wanted, METHODS, folder=plan.folder)
@@ -122,6 +119,7 @@ def run_plan(
                 prepared.reconstructions, workspace, models, seed=plan.seed, level=prepared.policy.interval_level
             )
             refused |= why_not
+            recovering |= {row.attack for row in recovered}
         with watch.step("score"):
             told.step("score", i, len(wanted_subjects))
             subjects.append(
@@ -152,10 +150,10 @@ def run_plan(
         not_run=_not_run(prepared),
         coverage=coverage(
             [attack.name for attack in prepared.attacks],
-            [attack.name for attack in prepared.reconstructions if attack.name not in refused],
-            refused,
+            [attack.name for attack in prepared.reconstructions if attack.name in recovering],
+            {name: reason for name, reason in refused.items() if name not in recovering},
         ),
-        limitations=LIMITATIONS,
+        limitations=(*LIMITATIONS, *_of_canaries(prepared)),
     )
     if out is not None:
         from mnemoscope.reports import write_report
@@ -187,13 +185,23 @@ def _private_fleets(prepared: PreparedAudit, store: "Store") -> list[tuple[str, 
     for noise in prepared.plan.defences.dp_noise:
         from mnemoscope.audit.models.private import dp_epsilon
 
-        recipe = replace(prepared.plan.build_recipe(), dp_noise=noise, dp_clip=prepared.plan.defences.dp_clip)
+        recipe = prepared.private_recipe(noise)
         n_trained = prepared.design.records(0, Role.BACKGROUND, Role.KEPT, Role.FORGOTTEN).size
         epsilon = dp_epsilon(recipe, n_trained, DP_DELTA)
         workspace = _workspace(prepared, store, recipe)
         name = f"DP-SGD, noise {noise:g}, clip {recipe.dp_clip:g}: epsilon {epsilon:.1f} at delta {DP_DELTA:g}"
         fleets.append((name, _Fleets(prepared, workspace).answers("DP-SGD", workspace.fleet("before"))))
     return fleets
+
+
+def _of_canaries(prepared: PreparedAudit) -> tuple[str, ...]:
+    """What noise in the audited records does to the meaning of every number here."""
+    if not prepared.canary_note:
+        return ()
+    return (
+        "Every audited record carries noise that was planted for this audit, which makes it easier to learn by heart: "
+        "the numbers speak of records with such noise, not of the records as they are.",
+    )
 
 
 def _not_run(prepared: PreparedAudit) -> tuple[NotRun, ...]:

@@ -101,6 +101,7 @@ def _seconds_a_model(prepared: PreparedAudit) -> float:
     recipe, data, runtime = workspace.recipe, workspace.device_data, workspace.runtime
     ids = prepared.design.records(0, Role.BACKGROUND, Role.KEPT, Role.FORGOTTEN)
     module = fresh_model(recipe, data, seed=0)
+    prepared.check_private_layers(module)
     steps = -(-ids.size // recipe.batch_size) * recipe.epochs
 
     def seconds(count: int) -> float:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,10 +36,13 @@ from mnemoscope.progress import Progress, Quiet
 from mnemoscope.provenance import timestamp
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from mnemoscope.audit.models.recipes import Recipe
     from mnemoscope.audit.records.datasets import Dataset
     from mnemoscope.audit.work.store import Store
 
-__all__ = ["PreparedAudit", "Stopwatch", "commit_plan", "data_checks", "data_summary"]
+__all__ = ["DP_DELTA", "PreparedAudit", "Stopwatch", "commit_plan", "data_checks", "data_summary"]
 
 POWER_VERSION = 3
 """Raised by hand when the simulation changes, so that no older number is served."""
@@ -49,6 +53,9 @@ OFFERED = Need.SCORES | Need.SHADOW_IN | Need.SHADOW_OUT | Need.POPULATION | Nee
 
 DEFAULT_DEFENCES = ("label-only", "top:1", "temperature:5", "round:2")
 """What an audit tries, unless told otherwise, to say what would help."""
+
+DP_DELTA = 1e-5
+"""At which the epsilon of a fleet trained with DP-SGD is stated."""
 
 LEAST_A_MODEL = 10
 """Forgotten and never-seen records of one model, which the blind baseline compares by cross-validation."""
@@ -103,6 +110,7 @@ class PreparedAudit:
         self.plan, self.store = plan, store
         self.progress = progress or Quiet()
         self.watch = Stopwatch()
+        self.canary_note = ""
         with self.watch.step("read the data"):
             self.dataset: Dataset = plan.load_dataset()
             self.design = plan_design(plan, self.dataset)
@@ -122,6 +130,11 @@ class PreparedAudit:
                 f"attacks.primary={plan.attacks.primary!r} reads both versions and decides nothing about deletion: "
                 f"exact retraining leaks to it. Choose one of {', '.join(single)}"
             )
+        if not single:
+            raise InvalidInput(
+                f"attacks.run: {', '.join(names)} read both versions and decide nothing about deletion; "
+                "add an attack that reads one version, e.g. 'lira'"
+            )
         self.primary = plan.attacks.primary or self.policy.choose_primary(single)
         asked = plan.attacks.measures
         names = DEFAULT_MEASURES if asked is None else asked
@@ -132,6 +145,8 @@ class PreparedAudit:
         wanted = DEFAULT_DEFENCES if plan.defences.answers is None else plan.defences.answers
         self.defences = tuple(parse_defence(text) for text in wanted)
         self._check_queries()
+        self._check_reconstructions()
+        self._check_private()
 
     def _check_queries(self) -> None:
         """Refuse questions that this kind of data cannot be asked, before any model is trained."""
@@ -167,6 +182,7 @@ class PreparedAudit:
         scale = noise if constants is None else (noise * np.asarray(constants[1])).tolist()
         planted = plant_canaries(self.dataset, sources, scale=scale, seed=child_seed(self.plan.seed, "canaries"))
         self.dataset, self.design = planted.dataset, in_place_of_sources(self.design, planted)
+        self.canary_note = planted.note
         return Canaries(planted.ids, planted.sources)
 
     def _named(self, key: str, names: Sequence[str], registry: Mapping[str, Callable[..., Any]]) -> list[Any]:
@@ -191,6 +207,34 @@ class PreparedAudit:
                 groups.append(more)
                 known |= set(more)
         return tuple(groups)
+
+    def _check_reconstructions(self) -> None:
+        """Refuse attacks that recover data and can work on no pair of this plan, all at once."""
+        deleted = int((self.design.roles_of(self.design.audited) == Role.FORGOTTEN).sum(axis=1).min())
+        shape = tuple(int(side) for side in self.dataset.values.shape[1:])
+        if self.plan.recipe.subject is not None:  # its transform() may give inputs of another shape
+            shape = (1,)
+        cannot = [(a.name, getattr(a, "cannot", lambda *_: "")(deleted, shape)) for a in self.reconstructions]
+        if faults := [f"{name}: {reason}" for name, reason in cannot if reason]:
+            raise InvalidInput("attacks.reconstructions: " + "; ".join(faults) + ". Leave out what cannot work here")
+
+    def _check_private(self) -> None:
+        """Refuse DP-SGD that cannot be had before the other fleets are trained."""
+        if self.plan.defences.dp_noise:
+            from mnemoscope.audit.models.private import dp_epsilon
+
+            dp_epsilon(self.private_recipe(self.plan.defences.dp_noise[0]), 1, DP_DELTA)
+
+    def check_private_layers(self, module: "nn.Module") -> None:
+        """Refuse a model that DP-SGD cannot train, where the plan asks for it."""
+        if self.plan.defences.dp_noise:
+            from mnemoscope.audit.models.private import check_private_layers
+
+            check_private_layers(module)
+
+    def private_recipe(self, noise: float) -> "Recipe":
+        """The plan's recipe with DP-SGD of one noise multiplier."""
+        return replace(self.plan.build_recipe(), dp_noise=noise, dp_clip=self.plan.defences.dp_clip)
 
     def _check_counts(self) -> None:
         """Refuse counts that bear no rate, and a recipe that sees no record, before anything is computed."""
@@ -399,6 +443,8 @@ def data_summary(prepared: PreparedAudit, checks: tuple[Check, ...]) -> DataSumm
         f"in each of {design.n_models} models about {counts[Role.KEPT]} kept, {counts[Role.FORGOTTEN]} forgotten, "
         f"{counts[Role.NEVER]} never seen; each record {'/'.join(map(str, per_record))} times"
     )
+    if prepared.canary_note:
+        note += f". Not the records as they are: {prepared.canary_note}"
     sets = [record_set("audited", design.audited, note)]
     for role, text in (
         (Role.BACKGROUND, "always trained on, never scored"),

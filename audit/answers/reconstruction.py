@@ -120,7 +120,11 @@ class Judged:
 
 
 class Reconstruction(Protocol):
-    """A frozen dataclass of settings; ``recover`` never meets the truth, ``judge`` never meets the models' training."""
+    """A frozen dataclass of settings; ``recover`` never meets the truth, ``judge`` never meets the models' training.
+
+    Optional: ``cannot(n_deleted, shape) -> str`` says from counts and shape of the inputs alone, before any work, why
+    no pair can be attacked; "" where one can.
+    """
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ from mnemoscope.audit.rng import child_seed
 if TYPE_CHECKING:
     from mnemoscope.audit.models.data import DeviceData
 
-__all__ = ["PoissonStream", "PrivateGradient", "dp_epsilon"]
+__all__ = ["PoissonStream", "PrivateGradient", "check_private_layers", "dp_epsilon"]
 
 
 def _opacus() -> Any:
@@ -123,7 +123,7 @@ class PrivateGradient:
         from opacus.grad_sample import GradSampleModule
         from opacus.optimizers import DPOptimizer
 
-        _check_layers(module)
+        check_private_layers(module)
         self._module = module
         self._label_smoothing = recipe.label_smoothing
         self._weights = [p for group in optimizer.param_groups for p in group["params"]]
@@ -175,7 +175,8 @@ class PrivateGradient:
         return loss.detach() / len(labels)
 
 
-def _check_layers(module: nn.Module) -> None:
+def check_private_layers(module: nn.Module) -> None:
+    """Raise ``UnsupportedModel`` where the gradient of each record cannot be had from a module; see there."""
     from opacus.validators import ModuleValidator
 
     norms = [name for name, part in module.named_modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]

@@ -9,6 +9,7 @@ from mnemoscope.audit.answers.defences import Defence, defend
 from mnemoscope.audit.answers.games import GAMES
 from mnemoscope.audit.answers.protocols import score_fleet
 from mnemoscope.audit.answers.views import Reference
+from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.rng import generator
 from mnemoscope.audit.statistics.fleet import FleetScores, share
@@ -81,8 +82,14 @@ class Beside:
         for measure in self.measures:
             given = [self.fleets.asked(None, reference).with_side(side) for reference in references]
             worlds = Worlds(*given, role=inputs.role, canaries=inputs.canaries, background=background)
-            found = measure.measure(worlds, rng=generator(self.fleets.seed, "measure", measure.name))
             n_models, n_records = inputs.role.shape
+            try:
+                found = measure.measure(worlds, rng=generator(self.fleets.seed, "measure", measure.name))
+            except (InvalidInput, MissingNeed) as error:
+                # Description must not cost a decision that all models were trained for.
+                none = Estimate(None, reason=str(error))
+                rows.append(Measured(measure.name, "", "", none, none, n_models, n_records))
+                continue
             rows.append(
                 Measured(
                     found.name, found.unit, found.direction, found.value, found.floor, n_models, n_records, found.note,

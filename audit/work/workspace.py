@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.protocols import check_needs
 from mnemoscope.audit.answers.views import Need
-from mnemoscope.audit.errors import AuditError, InvalidInput, StaleArtifact
+from mnemoscope.audit.errors import AuditError, InvalidInput, MissingNeed, StaleArtifact
 from mnemoscope.audit.models.data import DeviceData
 from mnemoscope.audit.models.oracle import ModelOracle
 from mnemoscope.audit.models.recipes import Recipe, Runtime
@@ -315,12 +315,12 @@ class Workspace:
             labels_only: whether the models give their predicted class and nothing else.
 
         Raises:
-            AuditError: a model of which only answers were adopted.
+            MissingNeed: a model of which only answers were adopted.
             InvalidInput: labels only and white box at once.
         """
         unasked = [f"model {ref.index} of {ref.fleet!r}" for ref in models if ref.weights is None]
         if unasked:
-            raise AuditError(
+            raise MissingNeed(
                 f"{len(unasked)} models cannot be asked live, only their answers were adopted: "
                 f"{', '.join(unasked[:5])}; adopt weights instead, or leave out attacks that ask live"
             )
