@@ -132,7 +132,7 @@ def test_every_command_and_option_is_described() -> None:
     walk(typer.main.get_command(app), "mnemoscope")
 
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/cli.md", "docs/architecture.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/cli.md", "docs/architecture.md", "docs/attacks.md")
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
