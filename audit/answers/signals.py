@@ -3,6 +3,9 @@
 Sources: Carlini et al. 2022 (arXiv 2112.03570) for the margin, Song and Mittal 2021 (arXiv 2003.10595) for
 the modified entropy, Zarifzadeh et al. 2024 (arXiv 2312.03262) for the temperature and the Taylor softmax.
 Everything is computed from logits: a float32 softmax saturates and ties the most confident records.
+
+The functions take a block with the classes in front, (c, r) for r answers: numpy then reduces over the classes of many
+answers at a time, which it cannot do along a short last axis.
 """
 
 from collections.abc import Callable
@@ -17,19 +20,26 @@ __all__ = ["SIGNALS", "Signal", "compute_signal"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Signal = Callable[[Floats, Ints], Floats]
+"""From logits (c, r), C-ordered, which it may overwrite, and labels (r,) to the signal (r,)."""
 
-BLOCK_VALUES = 400_000
-"""Logit values converted to float64 at a time: a few copies of 3 MB stay in the cache, twice as fast as from memory."""
+BLOCK_VALUES = 32_000
+"""Logit values converted to float64 at a time: two copies of 256 kB stay in the second-level cache."""
+
+LEAST_RECORDS = 16
+"""Records of a block, however many classes there are: along shorter rows numpy is slow."""
+
+LEAST_SUM, MOST_SUM = 1e-280, 1e300
+"""Sums of exponentials between them have lost nothing to underflow or overflow."""
 
 
 def _log_sum_exp(z: Floats) -> Floats:
-    top = z.max(axis=-1, keepdims=True)
-    total: Floats = np.log(np.exp(z - top).sum(axis=-1)) + top[..., 0]
+    top = z.max(axis=0)
+    total: Floats = np.log(np.exp(z - top).sum(axis=0)) + top
     return total
 
 
 def _log_softmax(z: Floats) -> Floats:
-    """Log probabilities; the likeliest class keeps its digits as -log1p(sum of the others)."""
+    """Log probabilities (..., c); the likeliest class keeps its digits as -log1p(sum of the others)."""
     shifted: Floats = z - z.max(axis=-1, keepdims=True)
     rest = np.exp(shifted)
     np.put_along_axis(rest, z.argmax(axis=-1)[..., None], 0.0, axis=-1)
@@ -37,25 +47,37 @@ def _log_softmax(z: Floats) -> Floats:
     return shifted
 
 
-def _true(z: Floats, y: Ints) -> Floats:
-    picked: Floats = np.take_along_axis(z, y[..., None], axis=-1)[..., 0]
-    return picked
+def _relative(z: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return logits below the highest one (in place of ``z``), their exponentials, and the sum of these but one 1."""
+    z -= z.max(axis=0)
+    relative = np.exp(z)
+    below = relative < 1.0
+    rest: Floats = (relative * below).sum(axis=0)
+    rest += z.shape[0] - 1 - np.count_nonzero(below, axis=0)  # classes that tie with the likeliest
+    return z, relative, rest
 
 
-def _others(z: Floats, y: Ints, fill: float = -np.inf) -> Floats:
-    rest = z.copy()
-    np.put_along_axis(rest, y[..., None], fill, axis=-1)
-    return rest
+def _places(y: Ints) -> Ints:
+    """Where the true classes lie in a flattened block."""
+    places: Ints = y * y.size
+    places += np.arange(y.size)
+    return places
 
 
 def correctness(z: Floats, y: Ints) -> Floats:
     """1.0 where the arg-max is the label, else 0.0 (a tie for the top counts as its first class)."""
-    return np.asarray(z.argmax(axis=-1) == y, np.float64)
+    return np.asarray(z.argmax(axis=0) == y, np.float64)
 
 
 def negative_loss(z: Floats, y: Ints) -> Floats:
     """Negative cross-entropy log p_y (Yeom et al. 2018, arXiv 1709.01604), exact down to losses of 1e-300."""
-    return _true(_log_softmax(z), y)
+    phi = margin(z, y)
+    log_p = np.minimum(phi, 0.0)
+    np.abs(phi, out=phi)
+    np.negative(phi, out=phi)
+    np.exp(phi, out=phi)
+    log_p -= np.log1p(phi, out=phi)
+    return log_p
 
 
 def confidence(z: Floats, y: Ints) -> Floats:
@@ -66,39 +88,71 @@ def confidence(z: Floats, y: Ints) -> Floats:
 
 def margin(z: Floats, y: Ints) -> Floats:
     """Logit of p_y, log p_y - log(1 - p_y), as z_y - log sum_{k != y} exp z_k: exact where the softmax saturates."""
-    return _true(z, y) - _log_sum_exp(_others(z, y))
+    at = _places(y)
+    with np.errstate(over="ignore"):
+        terms = np.exp(z)
+    terms.reshape(-1)[at] = 0.0
+    total: Floats = terms.sum(axis=0)
+    true = z.reshape(-1)[at]
+    far = np.flatnonzero(~((total > LEAST_SUM) & (total < MOST_SUM)))
+    if far.size:
+        total[far] = 1.0
+    phi: Floats = true - np.log(total, out=total)
+    if far.size:  # answer by answer, so that what a record scores never depends on its neighbours
+        rest = z[:, far]
+        rest[y[far], np.arange(far.size)] = -np.inf
+        phi[far] = true[far] - _log_sum_exp(rest)
+    return phi
 
 
 def hinge(z: Floats, y: Ints) -> Floats:
     """z_y - max_{k != y} z_k."""
-    gap: Floats = _true(z, y) - _others(z, y).max(axis=-1)
+    flat, at = z.reshape(-1), _places(y)
+    true = flat[at]
+    flat[at] = -np.inf
+    gap: Floats = true - z.max(axis=0)
     return gap
 
 
 def negative_entropy(z: Floats, y: Ints) -> Floats:
     """sum_k p_k log p_k; the label is not used."""
-    logp = _log_softmax(z)
-    total: Floats = (np.exp(logp) * logp).sum(axis=-1)
+    shifted, relative, rest = _relative(z)
+    relative *= shifted
+    total: Floats = relative.sum(axis=0) / (1.0 + rest) - np.log1p(rest)  # both parts are negative
     return total
 
 
 def negative_modified_entropy(z: Floats, y: Ints) -> Floats:
     """(1 - p_y) log p_y + sum_{k != y} p_k log(1 - p_k) (Song and Mittal 2021), exact where saturated."""
-    logp = _log_softmax(z)
-    p = np.exp(logp)
+    shifted, p, rest = _relative(z)
+    log_total = np.log1p(rest)
+    top = p == 1.0
+    p /= 1.0 + rest
     # log(1 - p_k) loses all digits where p_k -> 1; at most one class can exceed one half, and there it is the
     # sum of the others' mass that is exact.
-    top = z.argmax(axis=-1)
-    log_rest_of_top = _log_sum_exp(_others(logp, top))
-    log1mp = np.log1p(-np.minimum(p, 0.5 + 1e-9))
-    np.put_along_axis(log1mp, top[..., None], log_rest_of_top[..., None], axis=-1)
-    wrong: Floats = _others(p * log1mp, y, fill=0.0).sum(axis=-1)
-    return np.exp(_true(log1mp, y)) * _true(logp, y) + wrong
+    log_rest = np.log(np.maximum(rest, LEAST_SUM))
+    far = np.flatnonzero(rest < LEAST_SUM)
+    if far.size:
+        others = shifted[:, far]
+        others[others.argmax(axis=0), np.arange(far.size)] = -np.inf
+        log_rest[far] = _log_sum_exp(others)
+    at = _places(y)
+    log_p_true = shifted.reshape(-1)[at] - log_total
+    log1mp = np.minimum(p, 0.5 + 1e-9, out=shifted)
+    np.negative(log1mp, out=log1mp)
+    np.log1p(log1mp, out=log1mp)
+    np.copyto(log1mp, log_rest - log_total, where=top)
+    rest_of_true = np.exp(log1mp.reshape(-1)[at])
+    log1mp *= p
+    log1mp.reshape(-1)[at] = 0.0
+    entropy: Floats = rest_of_true * log_p_true + log1mp.sum(axis=0)
+    return entropy
 
 
 def top_confidence(z: Floats, y: Ints) -> Floats:
     """max_k log p_k: what a label-free adversary sees (Salem et al. 2018, arXiv 1806.01246, adversary 3)."""
-    highest: Floats = _log_softmax(z).max(axis=-1)
+    _, _, rest = _relative(z)
+    highest: Floats = -np.log1p(rest)
     return highest
 
 
@@ -113,10 +167,12 @@ def log_taylor_softmax(z: Floats, y: Ints, soft_margin: float = 0.6) -> Floats:
         floored: Floats = np.maximum(1.0 + v + v * v / 2.0 + v * v * v / 6.0, 1e-6)
         return floored
 
-    u: Floats = z - z.mean(axis=-1, keepdims=True)
-    true = poly(_true(u, y) - soft_margin)
-    rest = _others(poly(u), y, fill=0.0).sum(axis=-1)
-    score: Floats = np.log(true) - np.log(true + rest)
+    at = _places(y)
+    z -= z.mean(axis=0)
+    true = poly(z.reshape(-1)[at] - soft_margin)
+    terms = poly(z)
+    terms.reshape(-1)[at] = 0.0
+    score: Floats = np.log(true) - np.log(true + terms.sum(axis=0))
     return score
 
 
@@ -169,14 +225,24 @@ def compute_signal(
         )
     flat = logits.reshape(-1, n, q, c)
     out = np.empty(flat.shape[:3], np.float64)
-    step = max(1, BLOCK_VALUES // max(1, q * c))
+    step = max(LEAST_RECORDS, BLOCK_VALUES // max(1, q * c))
     together = max(1, step // max(1, n))  # small models share a block, large ones are cut into several
     function = SIGNALS[name]
     for first in range(0, flat.shape[0], together):
         for start in range(0, n, step):
             part = (slice(first, first + together), slice(start, start + step))
-            z = flat[part].astype(np.float64)
+            given = np.moveaxis(flat[part], -1, 0)
+            if function is correctness:  # an arg-max is quickest where the classes of an answer lie side by side
+                out[part] = correctness(given, labels[None, part[1], None])
+                continue
+            held = given[0].size
+            # Of a single column numpy would sum the classes in another order: the last digits that a record scores
+            # would depend on its block.
+            z = np.zeros((c, max(held, 2)))
+            z[:, :held].reshape(given.shape)[:] = given
             if temperature != 1.0:
                 z /= temperature
-            out[part] = function(z, np.broadcast_to(labels[None, part[1], None], z.shape[:3]))
+            y = np.zeros(z.shape[1], np.int64)
+            y[:held].reshape(given.shape[1:])[:] = labels[None, part[1], None]
+            out[part] = function(z, y)[:held].reshape(given.shape[1:])
     return out.reshape(*lead, n, q)
