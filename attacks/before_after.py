@@ -28,10 +28,12 @@ def logits_before(answers: View | Reference) -> NDArray[np.float32]:
     """Return the logits before deletion, shaped and ordered like ``answers.logits``.
 
     Raises:
-        MissingNeed: there are none.
+        MissingNeed: there are none, or that model answers with labels only.
         InvalidInput: other models, queries or classes than after deletion, or a record without an answer.
     """
     before = _checked(answers)
+    if before.labels_only:
+        raise MissingNeed("the model before deletion answers with labels only: this attack needs its scores")
     logits: NDArray[np.float32] = before.logits[..., before.positions(answers.ids), :, :]
     return logits
 

@@ -146,6 +146,7 @@ class _Search:
         self.x, self.y = x.flatten(1), y
         self.n, self.dim = self.x.shape
         self.fine = min(FINEST, self.dim**-1.5)
+        self.bisections = int(np.ceil(-np.log2(self.fine)))
         self.spent = torch.zeros(self.n, dtype=torch.int64, device=x.device)
         self.point = self.x.clone()
         self.best = torch.zeros(self.n, dtype=torch.float64, device=x.device)
@@ -211,7 +212,7 @@ class _Search:
         """Make one step with every record that can pay for it; return whether there was any."""
         wanted = max(2, round(self.settings.directions * number**0.5))
         # The rest of a step: halvings of its length, few as a rule, and the binary search.
-        reserve = 4 + int(np.ceil(-np.log2(self.fine)))
+        reserve = 4 + self.bisections
         left = self.settings.queries_per_record - self.spent
         at = torch.nonzero(self.inside & self.moved & (left >= wanted + reserve) & (self.best > 0)).flatten()
         if not at.numel():
@@ -239,7 +240,8 @@ class _Search:
         arrived = torch.zeros(at.numel(), dtype=torch.bool, device=at.device)
         target = points.clone()
         for _ in range(HALVINGS):
-            affordable = self.spent[at[going]] < self.settings.queries_per_record
+            # The search on the segment must still be paid for once a step arrives.
+            affordable = self.spent[at[going]] + self.bisections < self.settings.queries_per_record
             going = going[affordable]
             if not going.numel():
                 break

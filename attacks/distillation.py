@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mnemoscope.attacks.trajectory import teacher
+from mnemoscope.attacks.trajectory import taught, teacher
 from mnemoscope.audit.answers.oracle import Oracle
 from mnemoscope.audit.answers.signals import compute_signal
 from mnemoscope.audit.answers.views import Answers, Need, Reference, View
@@ -106,7 +106,7 @@ class AttackDScorer:
             raise MissingNeed("attack_d needs population records that no model was trained on")
         view.require_disjoint(population, "population")
         ids = np.sort(view.ids)  # rounding depends on who shares a batch: one order for all
-        about = hashlib.sha256(ids.tobytes() + b"|" + np.sort(population.ids).tobytes()).hexdigest()
+        about = hashlib.sha256(ids.tobytes() + b"|" + taught(population)).hexdigest()
         key = f"attack_d {json.dumps(asdict(self.attack), sort_keys=True)} {about}"
         return oracle.recall(key, lambda: self._teach(oracle, population, ids))[np.searchsorted(ids, view.ids)]
 

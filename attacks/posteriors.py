@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.views import Answers
-from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.errors import InvalidInput, MissingNeed
 
 __all__ = ["Scale", "check_scale", "posteriors", "top_posteriors"]
 
@@ -35,6 +35,7 @@ def posteriors(answers: Answers, scale: Scale = "probability") -> Floats:
 
     Raises:
         InvalidInput: answers of several models, or an unknown scale.
+        MissingNeed: a model that answers with labels only.
 
     >>> ids = np.array([0])
     >>> posteriors(Answers(ids, ids, np.log([[[0.7, 0.2, 0.1]]]))).round(6).tolist()
@@ -43,6 +44,11 @@ def posteriors(answers: Answers, scale: Scale = "probability") -> Floats:
     if answers.logits.ndim != 3:
         raise InvalidInput(f"output vectors are read of one model at a time: logits (n, q, c), {answers.logits.shape}")
     check_scale(scale)
+    if answers.labels_only:
+        raise MissingNeed(
+            "this model answers with labels only: there is no output vector to read. "
+            "Use attacks that read labels: correctness, label_augmentation, boundary_distance"
+        )
     n, q, c = answers.logits.shape
     out = np.empty((n, c), np.float64)
     step = max(1, BLOCK_VALUES // max(1, q * c))

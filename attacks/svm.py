@@ -62,7 +62,7 @@ def modified_entropy_as_published(answers: Answers) -> Floats:
     total: Floats = np.zeros(answers.n_records)
     n_queries = answers.logits.shape[-2]
     for query in range(n_queries):
-        one = Answers(answers.ids, answers.labels, answers.logits[:, [query]])
+        one = Answers(answers.ids, answers.labels, answers.logits[:, [query]], labels_only=answers.labels_only)
         logp = posteriors(one, "log")
         p = np.exp(logp)
         logp = np.where(p.astype(np.float32) > 0, logp, PUBLISHED_FLOOR)

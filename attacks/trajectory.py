@@ -118,7 +118,7 @@ class TrajectoryScorer:
         # Parts of the audited records, as folds ask for them, share the trajectories of all.
         ids = self.ids if np.isin(view.ids, self.ids).all() else np.sort(view.ids)
         settings = asdict(self.attack.distillation()) | {"seed": self.attack.seed}
-        about = hashlib.sha256(ids.tobytes() + b"|" + np.sort(view.population.ids).tobytes()).hexdigest()
+        about = hashlib.sha256(ids.tobytes() + b"|" + taught(view.population)).hexdigest()
         key = f"loss_trajectory {json.dumps(settings, sort_keys=True)} {about}"
         population = view.population
         found = oracle.recall(key, lambda: self._distil(oracle, population, ids))
@@ -136,6 +136,14 @@ class TrajectoryScorer:
         distil(student, inputs, answers, self.attack.distillation(), seed=self.attack.seed, on_epoch=watch)
         logits = torch.stack(seen).cpu().numpy()
         return -compute_signal("negative_loss", logits[:, :, None], labels)[:, :, 0].T
+
+
+def taught(population: Answers) -> bytes:
+    """Return a digest of what a student is taught, whatever the order of the records: their ids and the answers."""
+    order = np.argsort(population.ids, kind="stable")
+    whole = hashlib.sha256(population.ids[order].tobytes())
+    whole.update(np.ascontiguousarray(population.logits[order]).data)
+    return whole.digest()
 
 
 def teacher(oracle: Oracle, population: Answers) -> tuple[Tensor, Tensor]:

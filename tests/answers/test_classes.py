@@ -1,4 +1,4 @@
-"""Versions and models with other numbers of classes are refused by name before any work; so are labels beyond them."""
+"""What answers cannot give is refused by name: other numbers of classes, labels beyond them, scores behind labels."""
 
 from dataclasses import replace
 
@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from mnemoscope.attacks import ATTACKS
+from mnemoscope.attacks.before_after import logits_before
+from mnemoscope.attacks.posteriors import posteriors
+from mnemoscope.attacks.svm import modified_entropy_as_published
 from mnemoscope.audit.answers.protocols import queries_of, score_fleet, score_target
 from mnemoscope.audit.answers.signals import SIGNALS, compute_signal
 from mnemoscope.audit.answers.views import Answers, Need, Reference
-from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.testing import toy_fleet
 
 LIVE = Need.ORACLE | Need.GRADIENT
@@ -81,3 +84,15 @@ def test_labels_beyond_the_classes_of_a_model_are_counted_and_named(name, label)
     labels = np.array([0, label, 2, label])
     with pytest.raises(InvalidInput, match=rf"2 of 4 records have labels outside of the 3 classes.*labels {label}\)"):
         compute_signal(name, np.zeros((5, 4, 1, 3), np.float32), labels)
+
+
+def test_a_model_that_answers_with_labels_only_has_no_output_vector():
+    view = toy_fleet(1.0, n_models=6, n_records=20).target(0)
+    silent = replace(view, labels_only=True)
+    for read in (posteriors, modified_entropy_as_published, lambda answers: answers.signal("margin")):
+        assert np.isfinite(read(view)).all()
+        with pytest.raises(MissingNeed, match="labels only"):
+            read(silent)
+    assert logits_before(silent) is not None
+    with pytest.raises(MissingNeed, match="before deletion answers with labels only"):
+        logits_before(replace(view, before=replace(view.before, labels_only=True)))

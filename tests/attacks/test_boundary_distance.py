@@ -113,6 +113,19 @@ def test_where_noise_moves_nothing_another_record_is_the_start():
     assert 0.5 <= found.distance[7] < 0.52
 
 
+@pytest.mark.parametrize("budget", [261, 300, 333, 400])
+def test_the_budget_holds_where_steps_have_to_be_halved_many_times(budget):
+    """Thin spikes of another class: whoever halves down to the last query must still pay for the segment's search."""
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(5))
+
+    def predict(z):
+        turn = torch.sin(40 * torch.atan2(z[:, 1], z[:, 0])) * torch.sin(37 * z[:, 2])
+        return ((turn > 0.8) & (z.norm(dim=1) > 1.0)).long()
+
+    found = hop_skip_jump(predict, x, torch.zeros(60, dtype=torch.int64), BoundaryDistance(queries_per_record=budget))
+    assert found.queries.max() <= budget
+
+
 @pytest.mark.parametrize("budget", [240, 1000, 2500])
 def test_every_query_is_counted_and_the_budget_holds(budget):
     fleet = trained_fleet(True, white_box=False, labels_only=True)

@@ -312,7 +312,7 @@ def test_bad_input_is_named():
     with pytest.raises(MissingNeed, match="before deletion"):
         score_fleet(Difference(), dataclasses.replace(reference, before=None), rng=rng())
     fewer = dataclasses.replace(reference, logits=reference.logits[..., :3].copy(), _signals={})
-    with pytest.raises(InvalidInput, match=r"the same queries with the same classes"):
+    with pytest.raises(InvalidInput, match=r"before deletion has 4 classes and the model after it 3"):
         score_fleet(Difference(), fewer, rng=rng())
     with pytest.raises(InvalidInput, match="must both be"):
         difference_features(np.ones((2, 3)), np.ones((2, 4)), "l2_distance")

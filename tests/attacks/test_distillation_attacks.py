@@ -49,6 +49,28 @@ def test_one_step_is_gradient_descent_on_the_divergence():
     assert torch.allclose(student.weight, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("attack", [LossTrajectory(epochs=2, classifier="logistic"), AttackD(students=2, epochs=2)])
+def test_other_recorded_answers_are_another_lesson(attack):
+    """What is recalled for a model belongs to what its students were taught, not to the records' ids alone."""
+    fleet = trained_fleet(True)
+    view, rest = fleet.target(0), fleet.without([0])
+    scorer = attack.fit(rest, rng=RNG(0))
+    read = scorer.trajectory if isinstance(attack, LossTrajectory) else scorer.margins
+    first = read(view)
+    population = view.population
+    taught_otherwise = dataclasses.replace(population, logits=population.logits[..., ::-1].copy(), _signals={})
+    assert not np.allclose(read(dataclasses.replace(view, population=taught_otherwise)), first)
+    order = RNG(1).permutation(population.n_records)
+    moved = dataclasses.replace(
+        population,
+        ids=population.ids[order],
+        labels=population.labels[order],
+        logits=population.logits[order],
+        _signals={},
+    )
+    assert np.array_equal(read(dataclasses.replace(view, population=moved)), first)
+
+
 def test_several_queries_are_taught_by_their_mean_probability():
     fleet = trained_fleet(True, queries=("identity", "noise:0.3:0"))
     population = fleet.target(0).population
