@@ -117,7 +117,8 @@ def plant_canaries(
         dataset: the records; canaries may be planted in it already, of other sources.
         ids: (c,) ids of the sources, each once.
         kind: "gaussian" adds noise to the values, "mislabelled" draws another class that has records.
-        scale: standard deviation of the noise in raw units (bytes of uint8 images, the table's own units): one number,
+        scale: standard deviation of the noise in raw units (bytes of uint8 images, the table's own units; tables of
+            bytes become float32, so that no noise is cut off): one number,
             or one for each channel or column. For s standard deviations of the model's inputs give s times
             ``DeviceData(dataset).constants[1]``.
         seed: root seed.
@@ -138,7 +139,10 @@ def plant_canaries(
     sources = _sources(dataset, ids)
     keys = dataset.keys_of(sources)
     rngs = [generator(seed, "canary", kind, key) for key in keys]
-    values, labels = dataset.values[sources], dataset.labels[sources]
+    everything = dataset.values
+    if kind == "gaussian" and dataset.kind == "table":
+        everything = everything.astype(np.float32)  # bytes would cut off half of the noise on zeros and ones
+    values, labels = everything[sources], dataset.labels[sources]
     scales: tuple[float, ...] | None = None
     clipped, rms = 0.0, (0.0, 0.0)
     if kind == "gaussian":
@@ -151,6 +155,12 @@ def plant_canaries(
             clipped = float(((exact < 0) | (exact > 255)).mean())
         planted = made.astype(np.float64) - values.astype(np.float64)
         rms = (float(np.sqrt((noise**2).mean())), float(np.sqrt((planted**2).mean())))
+        same = (planted == 0).reshape(len(planted), -1).all(axis=1)
+        if same.any():
+            raise InvalidInput(
+                f"scale={scale!r}: {int(same.sum())} of {same.size} canaries equal their sources once the noise is "
+                "rounded to whole bytes; plant more noise"
+            )
     else:
         if scale is not None:
             raise InvalidInput(f"scale={scale!r}: mislabelled canaries carry no noise; leave it out")
@@ -166,7 +176,7 @@ def plant_canaries(
         labels=np.concatenate([dataset.labels, labels]),
         classes=dataset.classes,
         digests=np.concatenate([dataset.digests, digests]),
-        values=np.concatenate([dataset.values, made]),
+        values=np.concatenate([everything, made]),
         derived=dataset.derived + sources.size,
     )
     return PlantedCanaries(whole, whole.ids[count:], sources, kind, scales, clipped, rms, seed)
