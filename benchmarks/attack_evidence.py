@@ -64,7 +64,7 @@ KNOWN_ANSWERS = {
     "tests/attacks/test_rmia.py::test_scores_equal_the_definition_and_ties_are_ordered_by_the_ratio": "rmia",
     "tests/attacks/test_rmia.py::test_worked_example_of_the_reference": "rmia_offline",
     "tests/attacks/test_threshold.py::test_population_gives_exact_p_values": "population",
-    "tests/answers/test_signals.py::test_vectors_of_the_reference": (
+    "tests/attacks/test_threshold.py::test_global_rules_give_the_vectors_of_the_reference": (
         "loss confidence entropy modified_entropy correctness"
     ),
     "tests/attacks/test_threshold.py::test_by_class_is_the_signal_minus_the_threshold_of_an_exhaustive_search": (

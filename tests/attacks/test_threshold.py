@@ -95,6 +95,22 @@ def test_global_rules_rank_without_any_shadow_model_and_name_no_threshold():
         score_target(Threshold("loss", by_class=True), bare, fleet.target(0), rng=RNG)
 
 
+@pytest.mark.parametrize(
+    ("rule", "values"),
+    [
+        ("loss", (-0.356675, -1.609438, -2.302585)),
+        ("confidence", (0.847298, -1.386294, -2.197225)),  # log odds: the order of 0.7, 0.2, 0.1
+        ("entropy", (-0.801819, -0.801819, -0.801819)),
+        ("modified_entropy", (-0.162167, -2.140867, -2.959736)),
+        ("correctness", (1.0, 0.0, 0.0)),
+    ],
+)
+def test_global_rules_give_the_vectors_of_the_reference(rule, values):
+    view = View(np.arange(3), np.arange(3), np.log(np.tile([0.7, 0.2, 0.1], (3, 1, 1))))
+    scores = score_target(Threshold(rule), toy_fleet(1.0).select([]), view, rng=RNG)
+    np.testing.assert_allclose(scores, values, atol=1e-6)
+
+
 def test_fleet_thresholds_come_from_other_models_and_global_scores_from_none():
     fleet = toy_fleet(3.0)
     attack = Threshold("loss")
