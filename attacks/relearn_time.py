@@ -107,6 +107,7 @@ class RelearnTime:
             direction="smaller than retrained models is residue, larger is over-forgetting",
             note=self._note(worlds, capped, late),
             excess=self._excess(capped, late),
+            no_op=Estimate(0.0, n=able.size, reason="by definition: the loss to reach is that of these models"),
         )
 
     def _excess(self, capped: Floats, late: NDArray[np.int64]) -> Estimate:
@@ -205,6 +206,9 @@ def _mean(times: Floats, low: float, high: float, late: int) -> Estimate:
     reason = f"{late} of {n} models are not there at the cap and count with it" if late else None
     if n < 2:
         return Estimate(value, n=n, reason="; ".join(filter(None, [reason, "one model shows no spread"])))
+    if times.min() == times.max():
+        # A t interval of no width would claim to know every further model.
+        return Estimate(value, n=n, reason="; ".join(filter(None, [reason, f"all {n} models alike: no interval"])))
     half = float(stdtrit(n - 1, 0.5 + LEVEL / 2)) * float(times.std(ddof=1)) / n**0.5
     interval = Interval(max(low, value - half), min(high, value + half), LEVEL, "two", "t over models")
     return Estimate(value, interval, n=n, reason=reason)

@@ -54,16 +54,21 @@ class LossTail:
     def measure(self, worlds: Worlds, *, rng: np.random.Generator) -> Measurement:
         """Return the excess share with its floor; nothing is drawn from ``rng``."""
         forgotten, never = worlds.role == Role.FORGOTTEN, worlds.role == Role.NEVER
-        values = {b: _excess(_losses(worlds.after), forgotten, never, b) for b in (self.beta, *ALSO)}
-        floor = _excess(_losses(worlds.control), forgotten, never, self.beta)
+        losses = {name: _losses(getattr(worlds, name)) for name in ("after", "control", "before")}
+        parts = {name: _parts(own, forgotten, never, self.beta) for name, own in losses.items()}
+        values = {b: _estimate(*_parts(losses["after"], forgotten, never, b)) for b in ALSO}
+        apart = tuple(a - b for a, b in zip(parts["after"], parts["control"], strict=True))
+        n = int((forgotten | never).sum())
         others = "; ".join(f"{b:g}: {estimate.value:+.4f}" for b, estimate in values.items() if b != self.beta)
         return Measurement(
             self.name,
-            values[self.beta],
-            floor,
+            _estimate(*parts["after"], n=n),
+            _estimate(*parts["control"], n=n),
             unit="share of never-seen records",
             direction="larger: more never-seen records lie in a tail of high losses that forgotten ones have left",
             note=f"beta {self.beta:g}; at other beta {others}. Our reading of the paper, whose beta is not known to us",
+            excess=_estimate(apart[0], apart[1], n=n),
+            no_op=_estimate(*parts["before"], n=n),
         )
 
 
@@ -87,8 +92,8 @@ def tail_share(member: Floats, other: Floats, beta: float) -> tuple[float, float
     return share, threshold, (above + 1.0) / (member.size + 1.0)
 
 
-def _excess(losses: Floats, forgotten: Mask, never: Mask, beta: float) -> Estimate:
-    """Mean excess over models, clustered by model and record, the error of every threshold included."""
+def _parts(losses: Floats, forgotten: Mask, never: Mask, beta: float) -> tuple[Floats, Floats]:
+    """Excess (m,) of each model, and (m, n) influence on their mean, the error of every threshold included."""
     _require(losses, forgotten, never)
     m, n = losses.shape
     influence, excess, gaps = np.zeros(losses.shape), np.empty(m), np.empty(losses.shape)
@@ -102,15 +107,21 @@ def _excess(losses: Floats, forgotten: Mask, never: Mask, beta: float) -> Estima
     for k in range(m):
         hit = gaps[k, forgotten[k]] > 0
         influence[k, forgotten[k]] = -slope * (hit - hit.mean()) / (m * hit.size)
+    return excess, influence
+
+
+def _estimate(excess: Floats, influence: Floats, n: int | None = None) -> Estimate:
+    """Mean excess over models, clustered by model and record."""
+    m, records = influence.shape
     # V_model + V_record - V_cell; that of the models is the spread of their values, because each model's threshold
     # centres the influence of its own records, whose sum would show none.
     by_model = float(excess.var(ddof=1)) / m
-    by_record = float((influence.sum(axis=0) ** 2).sum()) * n / max(1, n - 1)
+    by_record = float((influence.sum(axis=0) ** 2).sum()) * records / max(1, records - 1)
     variance = max(by_model + by_record - float((influence**2).sum()), by_model)
     value, width = float(excess.mean()), float(np.sqrt(variance) * stdtrit(m - 1, 0.5 + LEVEL / 2.0))
     method = "two-way clustered by model and record"
     interval = Interval(max(-1.0, value - width), min(1.0, value + width), LEVEL, "two", method)
-    return Estimate(value, interval, n=int((forgotten | never).sum()))
+    return Estimate(value, interval, n=n)
 
 
 def _losses(reference: Reference) -> Floats:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnemoscope.attacks.relearn_time import RelearnTime, forget_loss, relearn
+from mnemoscope.attacks.relearn_time import RelearnTime, _mean, forget_loss, relearn
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.testing_worlds import trained_worlds
@@ -82,6 +82,14 @@ def test_models_that_never_get_there_are_said_and_not_hidden():
     assert "3 of 3 models are not there" in found.value.reason
     assert found.excess.value is None
     assert "raise lr" in found.excess.reason
+
+
+def test_models_that_are_all_alike_have_no_interval_of_no_width():
+    """Eighteen models at the cap say nothing certain of the nineteenth."""
+    alike = _mean(np.full(18, 100.0), 0.0, 100.0, 18)
+    assert alike.ci is None
+    assert "all 18 models alike" in alike.reason
+    assert _mean(np.arange(18.0), 0.0, 100.0, 0).low < 8.5 < _mean(np.arange(18.0), 0.0, 100.0, 0).high
 
 
 def test_models_that_diverge_count_as_not_there():

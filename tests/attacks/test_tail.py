@@ -57,14 +57,16 @@ def test_the_exponential_world_has_a_closed_form():
 
 def test_zero_where_nothing_is_remembered_and_the_interval_covers_it():
     """Eighty worlds, records that differ in difficulty and are the same in all models."""
-    values, covered = [], 0
+    values, covered, excess = [], 0, 0
     for seed in range(80):
         rng = np.random.default_rng(seed)
         found = LossTail().measure(worlds(rng, n=200), rng=rng)
         values.append(found.value.value)
         covered += found.value.low <= 0 <= found.value.high
+        excess += found.excess.low <= 0 <= found.excess.high
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(80)
     assert covered >= 70, covered
+    assert excess >= 70, excess
 
 
 def test_beta_alone_would_not_be_the_null_with_few_records():
@@ -82,6 +84,9 @@ def test_a_planted_leak_and_over_forgetting_have_their_sign(scale, sign):
     assert (found.value.low > 0) == (sign > 0)
     assert (found.value.high < 0) == (sign < 0)
     assert found.floor.low < 0 < found.floor.high
+    assert found.excess.value == pytest.approx(found.value.value - found.floor.value)
+    assert (found.excess.low > 0) == (sign > 0)
+    assert found.no_op.low > found.floor.high
     assert "beta 0.05" in found.note
     assert "0.001:" in found.note
     assert "0.01:" in found.note
