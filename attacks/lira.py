@@ -6,13 +6,14 @@ each record and taken from the side they describe; the one-sided offline score; 
 ``variance="shrunk"`` is the few-model core of BaVarIA (arXiv 2603.11799) with a fixed prior weight.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.attacks.moments import Moments, left_out_moments, moments
+from mnemoscope.attacks.moments import Moments, left_out_moments, left_out_squares, moments, record_blocks
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput
@@ -22,7 +23,9 @@ __all__ = [
     "LiRA",
     "LiraScorer",
     "Normals",
+    "Pool",
     "Variance",
+    "left_out_normals",
     "lira_scores",
     "log_ratio",
     "normals_of",
@@ -58,6 +61,18 @@ class Normals(NamedTuple):
         mean, spread = self.outside
         inside = None if self.inside is None else (self.inside[0][positions], self.inside[1][positions])
         return Normals(inside, (mean[positions], spread[positions]), self.common)
+
+
+class Pool(NamedTuple):
+    """Sum of squared deviations of one side over all records, and their degrees of freedom; () or (m, 1) left out."""
+
+    squares: Floats
+    freedom: Floats
+
+    @classmethod
+    def of(cls, side: Moments) -> "Pool":
+        """Return what the moments of all records show."""
+        return cls(*(part.sum(axis=-1, keepdims=True) for part in (side.squares, side.number - 1.0)))
 
 
 @dataclass(frozen=True)
@@ -166,23 +181,98 @@ def lira_scores(
     require_models(side, 2, online, ids)
     total = np.zeros(side.shape)
     queries = phi[..., None] if phi.ndim == 2 else phi
-    is_in, is_out = side == Side.IN, side == Side.OUT
     for query in np.moveaxis(queries, -1, 0):
-        inside = left_out_moments(query, is_in) if online else None
-        total += log_ratio(query, normals_of(inside, left_out_moments(query, is_out), variance))
+        for records, normals in left_out_normals(query, side, online=online, variance=variance):
+            total[:, records] += log_ratio(query[:, records], normals)
     total /= queries.shape[-1]
     return total
 
 
-def normals_of(inside: Moments | None, outside: Moments, variance: Variance) -> Normals:
-    """Turn moments into (mean, variance) of each side."""
+def left_out_normals(
+    phi: Floats, side: NDArray[np.int8], *, online: bool, variance: Variance
+) -> Iterator[tuple[slice, Normals]]:
+    """Yield blocks of records with the normals (m, b) that each model's others show.
+
+    A fleet of more than one block is read twice, first for what all records share.
+
+    Args:
+        phi: (m, n) float64.
+        side: (m, n) int8 of ``Side``.
+        online: see ``LiRA``.
+        variance: see ``LiRA``.
+    """
+    blocks = list(record_blocks(*side.shape))
+    wanted = (Side.IN, Side.OUT) if online else (Side.OUT,)
+    if len(blocks) <= 1:
+        for records in blocks:
+            *inside, outside = (left_out_moments(phi, side == which) for which in wanted)
+            yield records, normals_of(inside[0] if inside else None, outside, variance)
+        return
+    numbers = [_left_out_numbers(side, which, blocks) for which in wanted]
+    few = np.any([fewest < LEAST_FOR_OWN for _, fewest in numbers], axis=0)[:, None]
+    known: list[Moments | None] = [None for _ in wanted]
+    pools = []
+    if variance != "per-record" or few.any():
+        for place, (which, (freedom, _)) in enumerate(zip(wanted, numbers, strict=True)):
+            known[place], squares = _left_out_squares(phi, side, which, blocks)
+            pools.append(Pool(squares[:, None], freedom[:, None]))
+    for records in blocks:
+        of_models, of_records = phi[:, records], side[:, records]
+        *inside, outside = (
+            left_out_moments(of_models, of_records == which, None if whole is None else whole.part(records))
+            for which, whole in zip(wanted, known, strict=True)
+        )
+        yield records, normals_of(inside[0] if inside else None, outside, variance, pools, few)
+
+
+def _left_out_numbers(side: NDArray[np.int8], which: Side, blocks: Sequence[slice]) -> tuple[Floats, Floats]:
+    """Degrees of freedom of all records together without each model (m,), and models of the record with the fewest."""
+    freedom, fewest = np.zeros(side.shape[0]), np.full(side.shape[0], np.inf)
+    for records in blocks:
+        mask = side[:, records] == which
+        number = np.count_nonzero(mask, axis=0)
+        freedom += (number - 1).sum() - np.count_nonzero(mask, axis=1)
+        np.minimum(fewest, (number - mask).min(axis=1), out=fewest)
+    return freedom, fewest
+
+
+def _left_out_squares(
+    phi: Floats, side: NDArray[np.int8], which: Side, blocks: Sequence[slice]
+) -> tuple[Moments, Floats]:
+    """Moments of all records with every model, and sums of squares (m,) over all records without each model."""
+    whole = Moments(*(np.empty(side.shape[1]) for _ in range(3)))
+    squares = np.zeros(side.shape[0])
+    for records in blocks:
+        part, sums = left_out_squares(phi[:, records], side[:, records] == which)
+        for all_records, some in zip(whole, part, strict=True):
+            all_records[records] = some
+        squares += sums
+    return whole, squares
+
+
+def normals_of(
+    inside: Moments | None,
+    outside: Moments,
+    variance: Variance,
+    pools: Sequence[Pool] = (),
+    few: NDArray[np.bool_] | None = None,
+) -> Normals:
+    """Turn moments into (mean, variance) of each side.
+
+    Args:
+        inside: None offline.
+        outside: of the same records.
+        variance: see ``LiRA``.
+        pools: what each side shows over all records, IN first, where the moments are of some and it is read.
+        few: whether a record anywhere has too few models for a variance of its own, broadcastable; goes with ``pools``.
+    """
     sides = (outside,) if inside is None else (inside, outside)
     if variance == "per-record":
-        spread = _own_or_shared(sides)
+        spread = _own_or_shared(sides, pools, few)
     elif variance == "shared":
-        spread = [shared_variance(side) for side in sides]
+        spread = [_pooled(pool) for pool in pools or map(Pool.of, sides)]
     else:
-        squares = sum(side.squares for side in sides) + PRIOR_WEIGHT * shared_variance(*sides)
+        squares = sum(side.squares for side in sides) + PRIOR_WEIGHT * _pooled(*(pools or map(Pool.of, sides)))
         common = squares / (sum(side.number for side in sides) + (PRIOR_WEIGHT - len(sides)))
         spread = [common + common / side.number for side in sides]
     floored = [np.broadcast_to(np.maximum(v, VARIANCE_FLOOR), outside.mean.shape) for v in spread]
@@ -190,14 +280,18 @@ def normals_of(inside: Moments | None, outside: Moments, variance: Variance) -> 
     return Normals(None if inside is None else fitted[0], fitted[-1], variance == "shrunk")
 
 
-def _own_or_shared(sides: tuple[Moments, ...]) -> list[Floats]:
+def _own_or_shared(sides: tuple[Moments, ...], pools: Sequence[Pool], few: NDArray[np.bool_] | None) -> list[Floats]:
     """Each record's own variance; the shared one for all of them as soon as a record has too few models for its own.
 
     Not for that record alone: whether a left-out model's side has too few is told by the side it came from.
     """
-    few = np.any([(side.number < LEAST_FOR_OWN).any(axis=-1, keepdims=True) for side in sides], axis=0)
+    if few is None:
+        few = np.any([(side.number < LEAST_FOR_OWN).any(axis=-1, keepdims=True) for side in sides], axis=0)
     own = [side.squares / np.maximum(side.number - 1.0, 1.0) for side in sides]
-    return [np.where(few, shared_variance(side), v) for side, v in zip(sides, own, strict=True)] if few.any() else own
+    if not few.any():
+        return own
+    shared = [_pooled(pool) for pool in pools or map(Pool.of, sides)]
+    return [np.where(few, common, v) for common, v in zip(shared, own, strict=True)]
 
 
 def variance_flags(reference: Reference, *, online: bool, left_out: bool) -> tuple[str, ...]:
@@ -217,8 +311,12 @@ def variance_flags(reference: Reference, *, online: bool, left_out: bool) -> tup
 
 def shared_variance(*sides: Moments) -> Floats:
     """Mean within-record variance over all records, kept broadcastable; 1 where single models show none."""
-    squares = np.sum([side.squares.sum(axis=-1, keepdims=True) for side in sides], axis=0)
-    freedom = np.sum([(side.number - 1.0).sum(axis=-1, keepdims=True) for side in sides], axis=0)
+    return _pooled(*map(Pool.of, sides))
+
+
+def _pooled(*pools: Pool) -> Floats:
+    squares = np.sum([pool.squares for pool in pools], axis=0)
+    freedom = np.sum([pool.freedom for pool in pools], axis=0)
     pooled: Floats = np.where(freedom > 0, squares / np.maximum(freedom, 1.0), 1.0)
     return pooled
 
@@ -230,8 +328,13 @@ def log_ratio(phi: Floats, normals: Normals) -> Floats:
         z: Floats = (phi - mean) / np.sqrt(spread)
         return z
     mean_in, spread_in = normals.inside
-    gap, gap_in = phi - mean, phi - mean_in
-    ratio: Floats = gap * gap / spread - gap_in * gap_in / spread_in
+    ratio: Floats = phi - mean
+    ratio *= ratio
+    ratio /= spread
+    inside = phi - mean_in
+    inside *= inside
+    inside /= spread_in
+    ratio -= inside
     if not normals.common:
         ratio += np.log(spread / spread_in)
     # With a common variance the logarithm holds the models' counts alone. Leave-one-out counts name the side of the

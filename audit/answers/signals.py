@@ -64,7 +64,7 @@ def _places(y: Ints) -> Ints:
     return places
 
 
-def correctness(z: Floats, y: Ints) -> Floats:
+def correctness(z: NDArray[np.floating], y: Ints) -> Floats:
     """1.0 where the arg-max is the label, else 0.0 (a tie for the top counts as its first class)."""
     return np.asarray(z.argmax(axis=0) == y, np.float64)
 
