@@ -32,7 +32,7 @@ from mnemoscope.audit.answers.protocols import (
     score_target,
 )
 from mnemoscope.audit.answers.views import Answers, Need, Reference, Side
-from mnemoscope.audit.errors import MissingNeed
+from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.testing_oracles import balanced_sides, trained_fleet
 
 __all__ = [
@@ -258,6 +258,25 @@ def attack_is_silent_without_leak(attack: Attack) -> None:
     require(low < auc < high, attack.name, "has AUC 0.5 on a fleet that remembers nothing", round(auc, 4))
 
 
+def attack_invents_no_leak_with_few_models(attack: Attack) -> None:
+    """In closed form with two models a side, one of them perhaps the target: refused, or pooled AUC not above one half.
+
+    Below one half is the known price of leaving the target out. Above it, what is left on the target's side, one model
+    or two, has told which side that is: a leak where there is none.
+    """
+    if not isinstance(attack, FleetAttack) or attack.needs & LIVE:
+        return
+    named = queries_of(attack) or ()
+    fleets = [toy_fleet(0.0, n_models=6, n_records=1500, queries=named, seed=seed) for seed in range(3)]
+    try:
+        aucs = [_pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side) for fleet in fleets]
+    except InvalidInput:
+        return
+    # Standard error 0.004. A width taken from one model on one side and from two on the other reaches 0.55.
+    auc = float(np.mean(aucs))
+    require(auc < 0.52, attack.name, "has no AUC above 0.5 with two models a side that remember nothing", round(auc, 4))
+
+
 def attack_ignores_order(attack: Attack) -> None:
     """Records in another order get the same scores; so do models in another order."""
     fleet, twin = _fleet(attack, 2.0), _fleet(attack, 2.0)
@@ -419,6 +438,7 @@ ATTACK_CHECKS: tuple[Callable[[Attack], None], ...] = (
     attack_answers_in_shape,
     attack_sees_a_leak,
     attack_is_silent_without_leak,
+    attack_invents_no_leak_with_few_models,
     attack_ignores_order,
     attack_repeats_itself,
     attack_leaves_inputs_alone,

@@ -102,6 +102,35 @@ def test_the_contract_catches_scores_fitted_on_their_own_model():
     assert {"is_silent_without_leak", "never_sees_the_truth", "leaves_one_out_exactly"} <= set(broken)
 
 
+@dataclasses.dataclass(frozen=True)
+class CountsModels(Threshold):
+    """A calibrated loss that leaves the target out, and treats a side of a single model in a way of its own."""
+
+    name = "counts_models"
+    needs = Need.SCORES | Need.SHADOW_IN | Need.SHADOW_OUT
+
+    def fit(self, reference, *, rng):
+        phi = reference.signal("margin").mean(axis=-1)
+        counts = [(reference.side == s).sum(axis=0) for s in (1, 0)]
+        means = [np.where(reference.side == s, phi, 0).sum(axis=0) / n for s, n in zip((1, 0), counts, strict=True)]
+
+        class Scorer:
+            def score(self, view):
+                at = reference.positions(view.ids)
+                middle = (means[0] + means[1]) / 2 - np.where(counts[0] < 2, 1.0, 0.0)
+                return view.signal("margin").mean(axis=-1) - middle[at]
+
+        return Scorer()
+
+    def score_fleet(self, reference, *, rng):
+        models = range(reference.n_models)
+        return np.stack([self.fit(reference.without([k]), rng=rng).score(reference.target(k)) for k in models])
+
+
+def test_the_contract_catches_what_the_few_models_left_tell_of_the_target():
+    assert broken_by(CountsModels()) == ["invents_no_leak_with_few_models"]
+
+
 def test_the_contract_catches_a_need_that_is_not_declared():
     class Undeclared(Population):
         needs = Need.NOTHING
