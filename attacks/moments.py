@@ -1,17 +1,42 @@
-"""Means and variances over the models of one side, for all records, with each target left out in closed form."""
+"""Means and variances over the models of one side, for all records, with each target left out in closed form.
 
+The functions hold several copies of what they are given. Whoever scores a large fleet calls them for one block of
+records after another (``record_blocks``), whose copies stay in the cache.
+"""
+
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Moments", "evened_counts", "left_out_mean", "left_out_moments", "mean_over", "moments"]
+__all__ = [
+    "Moments",
+    "evened_counts",
+    "left_out_mean",
+    "left_out_moments",
+    "left_out_squares",
+    "mean_over",
+    "moments",
+    "record_blocks",
+]
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 CANCELLED = 1e-4
 """A down-dated sum of squares below this share of the whole has lost digits and is summed afresh."""
+
+
+BLOCK_CELLS = 64_000
+"""Pairs of model and record in a block: smaller ones would cost more in calls than a faster cache saves."""
+
+
+def record_blocks(models: int, records: int) -> Iterator[slice]:
+    """Yield slices of the records, in order, for working on all models of some records at a time."""
+    step = max(1, BLOCK_CELLS // max(1, models))
+    for start in range(0, records, step):
+        yield slice(start, start + step)
 
 
 class Moments(NamedTuple):
@@ -24,6 +49,10 @@ class Moments(NamedTuple):
     mean: Floats
     squares: Floats
 
+    def part(self, records: slice) -> "Moments":
+        """Return those of some records."""
+        return Moments(self.number[..., records], self.mean[..., records], self.squares[..., records])
+
 
 def moments(phi: Floats, mask: Mask) -> Moments:
     """Moments of each record over the masked models.
@@ -35,40 +64,65 @@ def moments(phi: Floats, mask: Mask) -> Moments:
     Returns:
         Three arrays (n,).
     """
-    count = mask.sum(axis=0, dtype=np.float64)
-    mean = np.where(mask, phi, 0.0).sum(axis=0) / np.maximum(count, 1.0)
-    deviation = np.where(mask, phi - mean, 0.0)
-    return Moments(count, mean, np.einsum("ij,ij->j", deviation, deviation))
+    weight = mask.astype(np.float64)
+    number, mean = _mean(phi, weight)
+    squares = phi - mean
+    squares *= weight
+    squares *= squares
+    return Moments(number, mean, squares.sum(axis=0))
 
 
-def left_out_moments(phi: Floats, mask: Mask) -> Moments:
+def _mean(phi: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    number = weight.sum(axis=0)
+    mean = np.einsum("ij,ij->j", phi, weight)
+    mean /= np.maximum(number, 1.0)
+    return number, mean
+
+
+def left_out_moments(phi: Floats, mask: Mask, whole: Moments | None = None) -> Moments:
     """Moments of a side without the model of each row, down-dated from the whole side's.
 
     Args:
         phi: (m, n) float64.
         mask: (m, n) bool.
+        whole: ``moments(phi, mask)``, where it is known.
 
     Returns:
         Three arrays (m, n): row k is ``moments`` over the masked models other than k.
     """
-    count = mask.sum(axis=0, dtype=np.float64)
     weight = mask.astype(np.float64)
-    mean = np.einsum("ij,ij->j", phi, weight) / np.maximum(count, 1.0)
-    deviation = (phi - mean) * weight
+    count, mean = _mean(phi, weight) if whole is None else whole[:2]
+    deviation = phi - mean
+    deviation *= weight
     squares = deviation * deviation
-    whole = squares.sum(axis=0)
+    total = squares.sum(axis=0) if whole is None else whole.squares
     left = 1.0 / np.maximum(count - 1.0, 1.0)
     squares *= -(count * left)
-    squares += whole
+    squares += total
     deviation *= -left
     deviation += mean
-    lost = squares < CANCELLED * whole
+    lost = squares < CANCELLED * total
     if lost.any():
         row, column = np.nonzero(lost)
         keep = mask[:, column]
         keep[row, np.arange(row.size)] = False
         _, deviation[lost], squares[lost] = moments(phi[:, column], keep)
-    return Moments(count - weight, deviation, squares)
+    return Moments(np.subtract(count, weight, out=weight), deviation, squares)
+
+
+def left_out_squares(phi: Floats, mask: Mask) -> tuple[Moments, Floats]:
+    """Return ``moments`` and the sums (m,) over all records of what ``left_out_moments`` has as ``squares``."""
+    weight = mask.astype(np.float64)
+    number, mean = _mean(phi, weight)
+    squares = phi - mean
+    squares *= weight
+    squares *= squares
+    whole = Moments(number, mean, squares.sum(axis=0))
+    total = float(whole.squares.sum())
+    sums: Floats = total - squares @ (number / np.maximum(number - 1.0, 1.0))
+    if (sums < 10 * CANCELLED * total).any():
+        sums = left_out_moments(phi, mask, whole).squares.sum(axis=1)
+    return whole, sums
 
 
 def evened_counts(inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
@@ -109,8 +163,13 @@ def left_out_mean(values: Floats, mask: Mask) -> Floats:
     magnitude, and a difference would lose the small ones.
     """
     held = np.where(mask, values, 0.0)
-    total = np.zeros_like(values)
-    np.cumsum(held[:-1], axis=0, out=total[1:])
-    total[:-1] += np.cumsum(held[:0:-1], axis=0)[::-1]
-    total /= mask.sum(axis=0) - mask
+    total = np.empty_like(held)
+    total[:1] = 0.0
+    for k in range(1, held.shape[0]):
+        np.add(total[k - 1], held[k - 1], out=total[k])
+    after = np.zeros(held.shape[1:])
+    for k in range(held.shape[0] - 1, -1, -1):
+        total[k] += after
+        after += held[k]
+    total /= np.count_nonzero(mask, axis=0).astype(np.float64) - mask
     return total
