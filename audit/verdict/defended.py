@@ -48,6 +48,6 @@ def defended_row(
         if rate.fpr < alpha / 2:
             # A rate of 0 % at an FPR of 0 % would read as a perfect defence.
             note = f"equal scores leave no threshold at this FPR: {rate.fp} of {rate.n_out} never-seen were flagged"
-            tpr = Estimate(None, reason="equal scores leave no threshold at this FPR; read the AUC")
+            tpr = Estimate(None, reason="no threshold at this FPR; read the AUC")
     auc = scores.auc().estimate(policy.interval_level)
     return Defended(defence, attack.name, game, models, auc, tpr, alpha, test_accuracy, note)
