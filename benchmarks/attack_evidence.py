@@ -297,8 +297,10 @@ def _figures(result: Mapping[str, Any], path: str) -> Iterator[tuple[str, Row | 
             yield row["measure"], _figure(what, row[part], result, path)
     for subject in sorted(result.get("reconstructed", {}), key=lambda name: name == "noop"):
         for row in result["reconstructed"][subject]:
-            chance = row["chance"]["value"]
-            what = f"{row['unit']}, {subject}" + ("" if chance is None else f", chance {chance:.2f}")
+            control = row["control"] or {"value": None}
+            beside = [("chance", row["chance"]["value"]), ("control", control["value"])]
+            words = [f"{name} {value:.2f}" for name, value in beside if value is not None]
+            what = f"{row['unit']}, {subject} ({', '.join(words)})"
             yield row["attack"], _figure(what, row["success"], result, path)
 
 
@@ -343,7 +345,9 @@ def shown(figure: Mapping[str, Any] | None) -> str:
     """Return a figure as a table cell shows it."""
     if figure is None:
         return "–"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] {figure['data']}"
+    beside = re.search(r"\(chance .*?\)", figure["what"])
+    text = f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] {figure['data']}"
+    return text if beside is None else f"{text} {beside[0]}"
 
 
 def names_in(line: str) -> list[str]:

@@ -152,7 +152,13 @@ def result(tmp_path, script, monkeypatch):
         },
         "reconstructed": {
             "retrain": [
-                {"attack": "label_inversion", "unit": "share", "success": estimate(0.3), "chance": estimate(0.1)}
+                {
+                    "attack": "label_inversion",
+                    "unit": "share",
+                    "success": estimate(0.3),
+                    "chance": estimate(0.1),
+                    "control": estimate(0.2),
+                }
             ]
         },
     }
@@ -169,7 +175,9 @@ def test_figures_are_read_from_result_files(script, result, tmp_path):
     assert (found["lira"].value, found["lira"].low, found["lira"].data) == (0.9, 0.8, "toy")
     assert found["lira"].what == "AUC, forgetting, no-op"
     assert found["klom"].value == 2.0
-    assert found["label_inversion"].what == "share, retrain, chance 0.10"
+    assert found["label_inversion"].what == "share, retrain (chance 0.10, control 0.20)"
+    cell = script.shown(dataclasses.asdict(found["label_inversion"]))
+    assert cell == "0.300 [0.200, 0.400] toy (chance 0.10, control 0.20)"
     for name, figure in found.items():
         check_figure(name, figure, tmp_path)
     for change in ({"value": 0.91}, {"plan": "sha256:13"}, {"result": "benchmarks/results/other.json"}):
