@@ -20,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.attacks.lira import Normals, log_ratio
-from mnemoscope.attacks.moments import Moments, evened_counts, left_out_mean, left_out_moments, mean_over, moments
+from mnemoscope.attacks.moments import (
+    Moments,
+    evened_counts,
+    left_out_mean,
+    left_out_moments,
+    mean_over,
+    moments,
+    record_blocks,
+)
 from mnemoscope.attacks.tuning import Cells, Setting, Simulated, check_setting, tuned_by_target, tuned_setting
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
@@ -112,12 +120,14 @@ class BASE:
     def _left_out(self, log_p: Floats, side: NDArray[np.int8]) -> tuple[Floats, Floats]:
         """Log probability and tau (m, n) of every model against the others, averaged over queries."""
         tau = np.zeros(side.shape)
-        for query in np.moveaxis(log_p, -1, 0):
-            p = _floored(query)
-            means = [left_out_mean(p, mask) for mask in self._masks(side)]
-            average = sum(means[1:], means[0])
-            average /= len(means)
-            tau += np.log(average, out=average)
+        for records in record_blocks(*side.shape):
+            masks = self._masks(side[:, records])
+            for query in np.moveaxis(log_p[:, records], -1, 0):
+                p = _floored(query)
+                means = [left_out_mean(p, mask) for mask in masks]
+                average = sum(means[1:], means[0])
+                average /= len(means)
+                tau[:, records] += np.log(average, out=average)
         tau /= log_p.shape[-1]
         return log_p[..., 0] if log_p.shape[-1] == 1 else log_p.mean(axis=-1), tau
 
@@ -223,5 +233,6 @@ class LinearScorer:
 
 
 def _floored(log_p: Floats) -> Floats:
-    p: Floats = np.exp(np.maximum(log_p, LOWEST_LOG))
+    p = np.maximum(log_p, LOWEST_LOG)
+    np.exp(p, out=p)
     return p

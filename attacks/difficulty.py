@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.attacks.moments import left_out_mean, mean_over
+from mnemoscope.attacks.moments import left_out_mean, mean_over, record_blocks
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput
@@ -46,7 +46,9 @@ class Difficulty:
         """Score every model against all the others, in closed form."""
         require_models(reference.side, 2, False, reference.ids)
         phi = limited(reference, self.signal, self.limit)
-        return phi - left_out_mean(phi, reference.side == Side.OUT)
+        for records in record_blocks(*phi.shape):
+            phi[:, records] -= left_out_mean(phi[:, records], reference.side[:, records] == Side.OUT)
+        return phi
 
 
 @dataclass(frozen=True, eq=False)

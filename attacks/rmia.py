@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.attacks.moments import left_out_mean, mean_over
+from mnemoscope.attacks.moments import left_out_mean, mean_over, record_blocks
 from mnemoscope.attacks.tuning import Cells, Setting, Simulated, check_setting, tuned_by_target, tuned_setting
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Answers, Need, Reference, Side, View, require_models
@@ -193,17 +193,24 @@ def rmia_scores(
         slope = tuned_by_target(SLOPES, attack._simulated(log_p), side, ids)[:, None]
     else:
         slope = attack.offline_a
-    ratio, ratio_z = np.zeros(log_p.shape[:2]), np.zeros(log_p_z.shape[:2])
-    for query in range(log_p.shape[-1]):
-        p, p_z = _floored(log_p[..., query]), _floored(log_p_z[..., query])
-        means = [left_out_mean(p, mask) for mask in attack._masks(side)]
-        everyone = np.ones(p_z.shape, np.bool_)
-        ratio += log_p[..., query] - attack._log_normaliser(means, slope)
-        ratio_z += log_p_z[..., query] - attack._log_normaliser([left_out_mean(p_z, everyone)], slope)
-    ratio /= log_p.shape[-1]
-    ratio_z /= log_p.shape[-1]
+    ratio = _left_out_ratio(attack, log_p, slope, attack._masks(side))
+    ratio_z = _left_out_ratio(attack, log_p_z, slope, (np.ones(log_p_z.shape[:2], np.bool_),))
     log_gamma = math.log(attack.gamma)
-    return np.stack([_score(x, z, log_gamma) for x, z in zip(ratio, ratio_z, strict=True)])
+    for own, own_z in zip(ratio, ratio_z, strict=True):
+        own[:] = _score(own, own_z, log_gamma)
+    return ratio
+
+
+def _left_out_ratio(attack: RMIA, log_p: Floats, slope: float | Floats, masks: Sequence[NDArray[np.bool_]]) -> Floats:
+    """Log of each model's probability over the normaliser that the others give, averaged over queries: (m, n)."""
+    ratio = np.zeros(log_p.shape[:2])
+    for records in record_blocks(*ratio.shape):
+        parts = [mask[:, records] for mask in masks]
+        for query in np.moveaxis(log_p[:, records], -1, 0):
+            p = _floored(query)
+            ratio[:, records] += query - attack._log_normaliser([left_out_mean(p, mask) for mask in parts], slope)
+    ratio /= log_p.shape[-1]
+    return ratio
 
 
 def _score(log_ratio: Floats, log_ratio_z: Floats, log_gamma: float) -> Floats:
@@ -216,7 +223,8 @@ def _score(log_ratio: Floats, log_ratio_z: Floats, log_gamma: float) -> Floats:
 
 
 def _floored(log_p: Floats) -> Floats:
-    p: Floats = np.exp(np.maximum(log_p, LOWEST_LOG))
+    p = np.maximum(log_p, LOWEST_LOG)
+    np.exp(p, out=p)
     return p
 
 
