@@ -137,8 +137,8 @@ class PreparedAudit:
             )
         self.primary = plan.attacks.primary or self.policy.choose_primary(single)
         asked = plan.attacks.measures
-        names = DEFAULT_MEASURES if asked is None else asked
-        self.measures: list[Measure] = self._named("attacks.measures", names, MEASURES)
+        wanted_measures = DEFAULT_MEASURES if asked is None else asked
+        self.measures: list[Measure] = self._named("attacks.measures", wanted_measures, MEASURES)
         self.reconstructions: list[Reconstruction] = self._named(
             "attacks.reconstructions", plan.attacks.reconstructions, RECONSTRUCTIONS
         )

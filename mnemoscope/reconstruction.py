@@ -13,9 +13,12 @@ from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.result import Coverage, Reconstructed
 
 if TYPE_CHECKING:
-    from mnemoscope.audit.work.workspace import ModelRef, Workspace
+    from mnemoscope.audit.work.workspace import ModelRef, Replica, Workspace
 
 __all__ = ["coverage", "reconstruct"]
+
+TWINS: "tuple[Replica, ...]" = ("A", "B")
+"""Retrained fleets that stand for two versions of which neither held the records."""
 
 PAIRS = 4
 """Version pairs attacked: each is a model of its own, and the interval is over models."""
@@ -68,8 +71,8 @@ def reconstruct(
             if attack.name == "attribute_inference":
                 controls = cases(workspace.fleet("before"), after, Role.NEVER)
             else:
-                twins = (workspace.fleet("retrained", replica=replica) for replica in ("A", "B"))
-                controls = cases(*twins, Role.FORGOTTEN)
+                one, two = (workspace.fleet("retrained", replica=replica) for replica in TWINS)
+                controls = cases(one, two, Role.FORGOTTEN)
             found = run_reconstruction(attack, pairs, controls, rng=rng, level=level)
         except (InvalidInput, UnsupportedModel, MissingNeed) as error:
             refused[attack.name] = str(error)

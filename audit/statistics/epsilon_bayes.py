@@ -57,7 +57,8 @@ class _Posterior:
     def _least(self, epsilon: float) -> Floats:
         """The FPR below which an attack with this FNR shows more than epsilon."""
         x, d = self.fnr, self.delta
-        return np.maximum(1.0 - d - np.exp(epsilon) * x, (1.0 - d - x) * np.exp(-epsilon))
+        least: Floats = np.maximum(1.0 - d - np.exp(epsilon) * x, (1.0 - d - x) * np.exp(-epsilon))
+        return least
 
     def at_most(self, epsilon: float) -> float:
         """Posterior mass of attacks that show at most epsilon, worse than chance included."""

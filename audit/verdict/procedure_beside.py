@@ -75,13 +75,15 @@ class Beside:
         """One subject under every measure, with its floor."""
         inputs = self.fleets.inputs
         side = GAMES["forgetting"].side(inputs.role)
-        shared = [self.fleets.reference(name) for name in ("retrained", "control", "before")]
-        references = (inputs.reference(after), *shared)
+        own = inputs.reference(after)
         background = inputs.design.records(0, Role.BACKGROUND)
         rows = []
         for measure in self.measures:
-            given = [self.fleets.asked(None, reference).with_side(side) for reference in references]
-            worlds = Worlds(*given, role=inputs.role, canaries=inputs.canaries, background=background)
+            retrained, control, before = (self.fleets.reference(name) for name in ("retrained", "control", "before"))
+            given = [self.fleets.asked(None, r).with_side(side) for r in (own, retrained, control, before)]
+            worlds = Worlds(
+                given[0], given[1], given[2], given[3], inputs.role, canaries=inputs.canaries, background=background
+            )
             n_models, n_records = inputs.role.shape
             try:
                 found = measure.measure(worlds, rng=generator(self.fleets.seed, "measure", measure.name))
