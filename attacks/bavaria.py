@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from mnemoscope.attacks.moments import Moments, evened_counts, left_out_moments, moments
+from mnemoscope.attacks.moments import Moments, evened_counts, left_out_moments, moments, record_blocks
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, Side, View
 from mnemoscope.audit.errors import InvalidInput
@@ -71,6 +71,38 @@ class Density(NamedTuple):
         return Density(location, scale2, constant, degrees)
 
 
+class Weights(NamedTuple):
+    """What the counts of a side alone decide about its density, broadcastable to the moments.
+
+    Attributes:
+        between: of the squared distance between the record's mean and the prior's.
+        within: of the record's own squares.
+        scale: of their sum with the prior's variance.
+        widening: of the squared distance of a scored signal, for the error of the mean of fewer models.
+        pull: of the location, from the prior's mean to the record's; None is 1.
+        constant: what the counts add to the log density; None is 0.
+        degrees: of freedom of Student's t; None for a Gaussian.
+    """
+
+    between: Floats
+    within: Floats
+    scale: Floats
+    widening: Floats
+    pull: Floats | None
+    constant: Floats | None
+    degrees: Floats | None
+
+    def take(self, index: NDArray[np.int64]) -> "Weights":
+        """Return those at flat positions."""
+        return Weights(
+            np.take(self.between, index),
+            np.take(self.within, index),
+            np.take(self.scale, index),
+            np.take(self.widening, index),
+            *(None if part is None else np.take(part, index) for part in (self.pull, self.constant, self.degrees)),
+        )
+
+
 @dataclass(frozen=True)
 class BaVarIA:
     """Log ratio of both sides' densities under a shared prior: Gaussian (-n), or Student's t as it predicts (-t).
@@ -109,61 +141,105 @@ class BaVarIA:
         for phi in self._queries(reference):
             masks = [reference.side == side for side in (Side.IN, Side.OUT)]
             priors, both = [_prior(phi, mask) for mask in masks], [moments(phi, mask) for mask in masks]
-            fitted.append(self._densities(priors, both))
+            counts = evened_counts(*(own.number for own in both))
+            weights = [self._weights(own.number, weight) for own, weight in zip(both, counts, strict=True)]
+            fitted.append(self._densities(priors, both, weights))
         return BavariaScorer(self, reference, tuple(fitted))
 
     def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
         """Score every model against all the others, in closed form."""
         _require_sides(reference.side, 2)
-        total = np.zeros(reference.side.shape)
+        side = reference.side
+        total = np.zeros(side.shape)
+        table, place = self._left_out_weights(side)
+        rows = np.arange(side.shape[0])[:, None] * table[0].between.shape[1]
         for phi in self._queries(reference):
-            masks = [reference.side == side for side in (Side.IN, Side.OUT)]
-            priors = [_left_out_prior(phi, mask) for mask in masks]
-            inside, outside = self._densities(priors, [left_out_moments(phi, mask) for mask in masks])
-            total += _log_density(phi, inside)
-            total -= _log_density(phi, outside)
+            priors = [_left_out_prior(phi, side == which) for which in (Side.IN, Side.OUT)]
+            for records in record_blocks(*side.shape):
+                of_models, of_records = phi[:, records], side[:, records]
+                both = [left_out_moments(of_models, of_records == which) for which in (Side.IN, Side.OUT)]
+                index = place[records] - of_records
+                index += rows
+                inside, outside = self._densities(priors, both, [weights.take(index) for weights in table])
+                score = _log_density(of_models, inside)
+                score -= _log_density(of_models, outside)
+                total[:, records] += score
         total /= reference.logits.shape[-2]
         return total
+
+    def _left_out_weights(self, side: NDArray[np.int8]) -> tuple[list[Weights], NDArray[np.int64]]:
+        """Return the weights of both sides with each model left out, for every combination of counts that occurs.
+
+        Returns:
+            Weights (m, 3 k) for k combinations of IN and OUT counts and the side of the model, in the order IN, OUT,
+            neither; and for each record (n,) the column of a model that is OUT.
+        """
+        number = [np.count_nonzero(side == which, axis=0) for which in (Side.IN, Side.OUT)]
+        own = [np.count_nonzero(side == which, axis=1) for which in (Side.IN, Side.OUT)]
+        found, place = np.unique(number[0] * (side.shape[0] + 1) + number[1], return_inverse=True)
+        combined = np.repeat(np.stack(np.divmod(found, side.shape[0] + 1)), 3, axis=1)
+        combined[0, ::3] -= 1
+        combined[1, 1::3] -= 1
+        # No record has fewer than nothing: that column is of models that are on the side.
+        inside, outside = np.broadcast_to(np.maximum(combined, 0)[:, None], (2, side.shape[0], combined.shape[1]))
+        left = [float(counts.sum()) - counts_own for counts, counts_own in zip(number, own, strict=True)]
+        weights = evened_counts(
+            inside.astype(np.float64), outside.astype(np.float64), (left[0] / (left[0] + left[1]))[:, None]
+        )
+        table = [
+            self._weights(counts.astype(np.float64), weight)
+            for counts, weight in zip((inside, outside), weights, strict=True)
+        ]
+        return table, 3 * place + 1
 
     def _queries(self, answers: View | Reference) -> Floats:
         """Signals with the queries in front."""
         phi = np.moveaxis(answers.signal(self.signal), -1, 0)
         return np.clip(phi, -self.limit, self.limit)
 
-    def _densities(self, priors: Sequence[Prior], both: Sequence[Moments]) -> tuple[Density, Density]:
+    def _densities(
+        self, priors: Sequence[Prior], both: Sequence[Moments], weights: Sequence[Weights]
+    ) -> tuple[Density, Density]:
         """Return the IN and OUT densities of every record."""
-        weights = evened_counts(*(own.number for own in both))
-        inside, outside = (self._posterior(*parts) for parts in zip(priors, both, weights, strict=True))
+        outside = self._posterior(priors[1], both[1], weights[1])
         if self.online:
-            return inside, outside
+            return self._posterior(priors[0], both[0], weights[0]), outside
         nothing = np.zeros(())
-        return self._posterior(priors[0], Moments(nothing, nothing, nothing), nothing), outside
+        empty = Moments(nothing, nothing, nothing)
+        return self._posterior(priors[0], empty, self._weights(nothing, nothing)), outside
 
-    def _posterior(self, prior: Prior, own: Moments, weight: Floats) -> Density:
-        """Return the density of a side: the prior after ``own.number`` models that weigh as ``weight`` do."""
-        mean = np.where(own.number > 0, own.mean, prior.mean)
+    def _weights(self, number: Floats, weight: Floats) -> Weights:
+        """Return the weights of a side with ``number`` models that weigh as ``weight`` do."""
         kappa, alpha = KAPPA0 + weight, ALPHA0[self.form] + weight / 2.0
-        beta = mean - prior.mean
-        beta *= beta
-        beta *= KAPPA0 * weight / (2.0 * kappa)
         # Where counts were evened: squares of as many models as they weigh, and below a distance on that scale, because
         # the mean of fewer models is further off by chance. Both factors are 1 elsewhere. A single model has no
         # squares; where the target's side decides whether one or two are left, neither case may have any.
-        share = np.where(weight > 2.0 - 1e-9, (weight - 1.0) / np.maximum(own.number - 1.0, 1.0), 0.0)
-        beta += own.squares * (share / 2.0)
-        beta += prior.variance
+        share = np.where(weight > 2.0 - 1e-9, (weight - 1.0) / np.maximum(number - 1.0, 1.0), 0.0)
         if self.form == "n":
-            pull, location, nu = np.ones(()), mean, None
-            beta /= np.where(alpha > 1.0, alpha - 1.0, 1.0)
-            constant = -0.5 * np.log(beta)
+            pull, constant, nu = None, None, None
+            scale, pull2 = 1.0 / np.where(alpha > 1.0, alpha - 1.0, 1.0), np.ones(())
         else:
             pull, nu = weight / kappa, 2.0 * alpha
-            location = prior.mean + pull * (mean - prior.mean)
-            beta *= (kappa + 1.0) / (alpha * kappa)
-            constant = gammaln((nu + 1.0) / 2.0) - gammaln(nu / 2.0) - 0.5 * np.log(nu * beta)
-        pull2 = pull * pull
-        beta *= (1.0 + pull2 / np.maximum(own.number, 1.0)) / (1.0 + pull2 / np.maximum(weight, 1.0))
-        return Density(location, beta, constant, nu)
+            scale, pull2 = (kappa + 1.0) / (alpha * kappa), pull * pull
+            constant = gammaln((nu + 1.0) / 2.0) - gammaln(nu / 2.0) - 0.5 * np.log(nu)
+        widening = (1.0 + pull2 / np.maximum(number, 1.0)) / (1.0 + pull2 / np.maximum(weight, 1.0))
+        return Weights(KAPPA0 * weight / (2.0 * kappa), share / 2.0, scale, widening, pull, constant, nu)
+
+    def _posterior(self, prior: Prior, own: Moments, weights: Weights) -> Density:
+        """Return the density of a side: the prior after the models of ``own``."""
+        apart = np.where(own.number > 0, own.mean - prior.mean, 0.0)
+        location = apart + prior.mean if weights.pull is None else apart * weights.pull + prior.mean
+        beta: Floats = apart * apart
+        beta *= weights.between
+        beta += own.squares * weights.within
+        beta += prior.variance
+        beta *= weights.scale
+        constant = np.log(beta)
+        constant *= -0.5
+        if weights.constant is not None:
+            constant += weights.constant
+        beta *= weights.widening
+        return Density(location, beta, constant, weights.degrees)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,10 +277,15 @@ def _prior(phi: Floats, mask: Mask) -> Prior:
 
 def _left_out_prior(phi: Floats, mask: Mask) -> Prior:
     """Prior (m, 1) without each model: summed from what each of the others contributes, so that no digits cancel."""
-    count = mask.sum(axis=1, dtype=np.float64)
-    mean = np.where(mask, phi, 0.0).sum(axis=1) / np.maximum(count, 1.0)
-    deviation = np.where(mask, phi - mean[:, None], 0.0)
-    squares = np.einsum("ij,ij->i", deviation, deviation)
+    count = np.count_nonzero(mask, axis=1).astype(np.float64)
+    mean, squares = np.zeros(count.size), np.zeros(count.size)
+    for records in record_blocks(*mask.shape):
+        mean += np.einsum("ij,ij->i", phi[:, records], mask[:, records].astype(np.float64))
+    mean /= np.maximum(count, 1.0)
+    for records in record_blocks(*mask.shape):
+        deviation = phi[:, records] - mean[:, None]
+        deviation *= mask[:, records]
+        squares += np.einsum("ij,ij->i", deviation, deviation)
     others = 1.0 - np.eye(count.size)
     total = others @ count
     pooled = others @ (count * mean) / total

@@ -125,7 +125,7 @@ def left_out_squares(phi: Floats, mask: Mask) -> tuple[Moments, Floats]:
     return whole, sums
 
 
-def evened_counts(inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
+def evened_counts(inside: Floats, outside: Floats, share: Floats | None = None) -> tuple[Floats, Floats]:
     """Return the counts of both sides that a record would have were its models shared out as the fleet's are.
 
     In a balanced design each record has as many IN models as any other. Leave the target out, and the side it came
@@ -136,12 +136,14 @@ def evened_counts(inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
     Args:
         inside: (n,) or (m, n) float64, IN models of each record; the last axis holds the records of one target.
         outside: the same for OUT models.
+        share: the fleet's share of IN models, broadcastable, where the counts are not those of all records.
 
     Returns:
         Two arrays of that shape.
     """
     total = inside + outside
-    share = inside.sum(axis=-1, keepdims=True) / total.sum(axis=-1, keepdims=True)
+    if share is None:
+        share = inside.sum(axis=-1, keepdims=True) / total.sum(axis=-1, keepdims=True)
     even = share * total
     near = np.abs(inside - even) < 1.0
     near &= (inside > 0) & (outside > 0)
