@@ -193,18 +193,21 @@ class LinearBASE:
         require_models(reference.side, 2, True, reference.ids)
         total = np.zeros(reference.side.shape)
         phi = reference.signal(self.signal)
-        for query in np.moveaxis(phi, -1, 0):
-            sides = (left_out_moments(query, reference.side == side) for side in (Side.IN, Side.OUT))
-            total += log_ratio(query, self._normals(*sides))
+        share = _left_out_share(reference.side)
+        for records in record_blocks(*total.shape):
+            of_records = reference.side[:, records]
+            for query in np.moveaxis(phi[:, records], -1, 0):
+                inside, outside = (left_out_moments(query, of_records == side) for side in (Side.IN, Side.OUT))
+                total[:, records] += log_ratio(query, self._normals(inside, outside, share))
         total /= phi.shape[-1]
         return total
 
-    def _normals(self, inside: Moments, outside: Moments) -> Normals:
+    def _normals(self, inside: Moments, outside: Moments, share: Floats | None = None) -> Normals:
         """Return both means with the variance that they share, times 1 + 1/n for the error of each mean.
 
-        Relative to their average, so that equal counts have no factor.
+        Relative to their average, so that equal counts have no factor; ``share`` as of ``evened_counts``.
         """
-        weights = evened_counts(inside.number, outside.number)
+        weights = evened_counts(inside.number, outside.number, share)
         common = np.ones(())
         if self.parameters == 3:
             common = np.maximum((inside.squares + outside.squares) / (inside.number + outside.number), VARIANCE_FLOOR)
@@ -230,6 +233,14 @@ class LinearScorer:
         for phi, normals in zip(view.signal(self.attack.signal).T, self.normals, strict=True):
             total += log_ratio(phi, normals.at(at))
         return total / len(self.normals)
+
+
+def _left_out_share(side: NDArray[np.int8]) -> Floats:
+    """Return the share (m, 1) of IN models among all pairs of record and model, without those of each row."""
+    own = [np.count_nonzero(side == which, axis=1) for which in (Side.IN, Side.OUT)]
+    inside, outside = (float(number.sum()) - number for number in own)
+    share: Floats = (inside / (inside + outside))[:, None]
+    return share
 
 
 def _floored(log_p: Floats) -> Floats:

@@ -22,12 +22,13 @@ from mnemoscope.attacks.lira import (
     LEAST_FOR_OWN,
     Normals,
     Variance,
+    left_out_normals,
     log_ratio,
     normals_of,
     shared_variance,
     variance_flags,
 )
-from mnemoscope.attacks.moments import Moments, left_out_moments, moments
+from mnemoscope.attacks.moments import Moments, left_out_moments, moments, record_blocks
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput
@@ -122,9 +123,9 @@ class LiRAFinitePopulation:
         total, phi = np.zeros(reference.side.shape), reference.signal(self.signal)
         factor = self._left_out_factor(reference.side)
         for query in np.moveaxis(phi, -1, 0):
-            inside = left_out_moments(query, reference.side == Side.IN) if self.online else None
-            normals = normals_of(inside, left_out_moments(query, reference.side == Side.OUT), self.variance)
-            total += log_ratio(query, _widened(normals, factor))
+            normals = left_out_normals(query, reference.side, online=self.online, variance=self.variance)
+            for records, fitted in normals:
+                total[:, records] += log_ratio(query[:, records], _widened(fitted, factor))
         total /= phi.shape[-1]
         return total
 
@@ -212,9 +213,16 @@ class LiRACalibrated:
     def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
         """Score every model against all the others, in closed form."""
         require_models(reference.side, 2, self._both, reference.ids)
-        phi = reference.signal(self.signal).mean(axis=-1)
-        inside = left_out_moments(phi, reference.side == Side.IN) if self._both else None
-        return _calibrated(phi, inside, left_out_moments(phi, reference.side == Side.OUT))
+        phi = reference.signal(self.signal)
+        phi = phi[..., 0] if phi.shape[-1] == 1 else phi.mean(axis=-1)
+        # A shared variance is of all records together: they can be taken by parts only where it is not needed.
+        parts = [slice(None)] if self.flags(reference, left_out=True) else record_blocks(*phi.shape)
+        scores = np.empty(phi.shape)
+        for records in parts:
+            own, side = phi[:, records], reference.side[:, records]
+            inside = left_out_moments(own, side == Side.IN) if self._both else None
+            scores[:, records] = _calibrated(own, inside, left_out_moments(own, side == Side.OUT))
+        return scores
 
     def flags(self, reference: Reference, *, left_out: bool = False) -> tuple[str, ...]:
         """As of ``LiRA``."""
