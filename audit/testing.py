@@ -143,7 +143,7 @@ def _fleet(attack: Attack, leak: float, *, n_queries: int = 1, labels_only: bool
 
 
 def _quiet_fleets(attack: Attack) -> list[Reference]:
-    """Return fleets that remember nothing, large enough for a pooled AUC of standard error 0.005 (live: 0.01 to 0.02)."""
+    """Return fleets without memory, large enough for a pooled AUC of standard error 0.005 (live: 0.01 to 0.02)."""
     named = queries_of(attack) or ()
     if not attack.needs & LIVE:
         return [toy_fleet(0.0, n_models=48, n_records=200, queries=named, seed=seed) for seed in range(2)]
