@@ -133,11 +133,23 @@ def competition_epsilon(unlearned: Floats, retrained: Floats, *, steps: int = 10
     if _range(narrow) < NARROW * _range(wide):
         return HIGHEST
     positive, negative = sorted(sides, key=lambda side: float(np.median(side)), reverse=True)
-    low, high = min(side[0] for side in sides), max(side[-1] for side in sides)
-    grid = low + np.arange(math.floor((high - low) * steps) + 1) / steps
+    grid = _thresholds(np.concatenate(sides), steps)
     hits = _at_least(positive, grid), _at_least(negative, grid)
     best = _best(hits[0], hits[1], positive.size, negative.size, delta)
     return float(min(max(best, _intervals(narrow, wide, steps, delta), 0.0), HIGHEST))
+
+
+def _thresholds(values: Floats, steps: int) -> Floats:
+    """Those points of the grid from the least value up that differ in what they tell apart; at most three a value.
+
+    Between two neighbouring values all points of the grid are one rule, so the last of them before each value is
+    enough. A range of ten thousand logits would else be a million points a record.
+    """
+    low, high = float(values.min()), float(values.max())
+    place = np.floor((values - low) * steps)
+    # Its neighbours too, because rounding may have moved a point across the value.
+    near = np.concatenate([place - 1.0, place, place + 1.0])
+    return low + np.clip(near, 0.0, math.floor((high - low) * steps)) / steps
 
 
 def _intervals(narrow: Floats, wide: Floats, steps: int, delta: float) -> float:

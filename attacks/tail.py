@@ -76,7 +76,8 @@ def tail_share(member: Floats, other: Floats, beta: float) -> tuple[float, float
     """Return the share of ``other`` above the threshold, that threshold, and the expected share if both are alike.
 
     The threshold is the (j + 1)-th largest member loss, j = floor(beta k): with k finite, records like the members lie
-    above it with probability (j + 1) / (k + 1), not beta. Ties with the threshold count half.
+    above it with probability (j + 1) / (k + 1), not beta. Ties count as if they were broken at random, the members' own
+    too, so that losses which are all equal show no tail.
 
     Args:
         member: (k,) float64 losses, k >= 1.
@@ -88,8 +89,18 @@ def tail_share(member: Floats, other: Floats, beta: float) -> tuple[float, float
     """
     above = int(np.floor(beta * member.size + 1e-9))
     threshold = float(np.sort(member)[member.size - 1 - above])
-    share = float((other > threshold).mean() + (other == threshold).mean() / 2.0)
+    share = float(_beyond(other, member, threshold, above).mean())
     return share, threshold, (above + 1.0) / (member.size + 1.0)
+
+
+def _beyond(other: Floats, member: Floats, threshold: float, above: int) -> Floats:
+    """1 above the threshold, 0 below; a tie is above the (j + 1)-th largest member as often as random breaking has it.
+
+    With a members larger and t tied, the threshold is the (j + 1 - a)-th of the tied ones.
+    """
+    larger, tied = int((member > threshold).sum()), int((member == threshold).sum())
+    weight = (above + 1 - larger) / (tied + 1.0)
+    return (other > threshold) + weight * (other == threshold)
 
 
 def _parts(losses: Floats, forgotten: Mask, never: Mask, beta: float) -> tuple[Floats, Floats]:
@@ -101,7 +112,8 @@ def _parts(losses: Floats, forgotten: Mask, never: Mask, beta: float) -> tuple[F
         member, other = losses[k, forgotten[k]], losses[k, never[k]]
         share, threshold, null = tail_share(member, other, beta)
         excess[k], gaps[k] = share - null, losses[k] - threshold
-        influence[k, never[k]] = ((gaps[k, never[k]] > 0) - share) / (m * other.size)
+        hits = _beyond(other, member, threshold, int(np.floor(beta * member.size + 1e-9)))
+        influence[k, never[k]] = (hits - share) / (m * other.size)
     # One slope for all models: a single model's tail is too thin for a density.
     slope = density_ratio(gaps[never], gaps[forgotten], beta)
     for k in range(m):

@@ -111,3 +111,12 @@ def test_points_are_the_same_figure_turned_round():
 def test_unknown_settings_are_refused(settings):
     with pytest.raises(InvalidInput, match="allowed|known|must lie"):
         ForgettingQuality(**settings)
+
+
+def test_a_range_of_thousands_of_logits_costs_no_more_than_its_values():
+    rng = np.random.default_rng(3)
+    for scale in (1e2, 3e3):
+        one, two = (scale * rng.normal(size=24) for _ in range(2))
+        assert competition_epsilon(one, two, steps=5) == pytest.approx(naive(one, two, 5), abs=1e-9)
+    far = 1e38 * rng.normal(size=(2, 24))  # a grid of 1e40 points, had all of them to be written down
+    assert 0.0 <= competition_epsilon(*far) <= 50.0

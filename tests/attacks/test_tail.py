@@ -105,3 +105,18 @@ def test_bad_input_is_refused():
     one = Worlds(*(w.select([0]) for w in (good.after, good.retrained, good.control, good.before)), good.role[:1])
     with pytest.raises(InvalidInput, match="at least 2 models"):
         LossTail().measure(one, rng=rng)
+
+
+def test_ties_show_no_tail_where_nothing_is_remembered():
+    """Losses in few steps, or all equal: counting ties half found 0.4 where both sides are alike."""
+    for k, levels in ((20, 1), (20, 3), (50, 8)):
+        excess, halves = [], []
+        for seed in range(400):
+            rng = np.random.default_rng([k, levels, seed])
+            member, other = rng.integers(0, levels, (2, k)).astype(np.float64)
+            share, threshold, null = tail_share(member, other, 0.05)
+            excess.append(share - null)
+            halves.append((other > threshold).mean() + (other == threshold).mean() / 2 - null)
+        error = np.std(excess) / 20
+        assert abs(np.mean(excess)) <= 3 * error + 1e-12
+        assert np.mean(halves) > (0.02 if levels < 8 else 0.005)
