@@ -149,7 +149,8 @@ def _thresholds(values: Floats, steps: int) -> Floats:
     place = np.floor((values - low) * steps)
     # Its neighbours too, because rounding may have moved a point across the value.
     near = np.concatenate([place - 1.0, place, place + 1.0])
-    return low + np.clip(near, 0.0, math.floor((high - low) * steps)) / steps
+    points: Floats = low + np.clip(near, 0.0, math.floor((high - low) * steps)) / steps
+    return points
 
 
 def _intervals(narrow: Floats, wide: Floats, steps: int, delta: float) -> float:

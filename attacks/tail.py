@@ -100,7 +100,8 @@ def _beyond(other: Floats, member: Floats, threshold: float, above: int) -> Floa
     """
     larger, tied = int((member > threshold).sum()), int((member == threshold).sum())
     weight = (above + 1 - larger) / (tied + 1.0)
-    return (other > threshold) + weight * (other == threshold)
+    beyond: Floats = (other > threshold) + weight * (other == threshold)
+    return beyond
 
 
 def _parts(losses: Floats, forgotten: Mask, never: Mask, beta: float) -> tuple[Floats, Floats]:
