@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from mnemoscope.attacks.samia_network import SamiaNetwork, Sensitivity, samia_features
 from mnemoscope.audit.answers.views import Answers, Need, Reference, Side, View
-from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.models.architectures import seeded
 
 __all__ = ["PUBLISHED", "Samia", "SamiaScorer"]
@@ -109,8 +109,10 @@ class Samia:
 
         Raises:
             InvalidInput: no record is IN, or none is OUT.
-            MissingNeed: queries are named and the noisy ones are not among them.
+            MissingNeed: queries are named and the noisy ones are not among them, or the models answer with labels only.
         """
+        if reference.labels_only:
+            raise MissingNeed("samia learns from scores, and the shadow models answer with labels only")
         at = self._asked(reference)
         model, record = np.nonzero(reference.side != Side.LEAVE_OUT)
         member = (reference.side[model, record] == Side.IN).astype(np.int64)

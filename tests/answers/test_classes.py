@@ -96,3 +96,12 @@ def test_a_model_that_answers_with_labels_only_has_no_output_vector():
     assert logits_before(silent) is not None
     with pytest.raises(MissingNeed, match="before deletion answers with labels only"):
         logits_before(replace(view, before=replace(view.before, labels_only=True)))
+
+
+@pytest.mark.parametrize("name", ["samia", "shokri", "lira", "difference", "svm_probability"])
+def test_shadow_models_that_answer_with_labels_only_teach_no_attack_that_reads_scores(name):
+    attack = ATTACKS[name]()
+    fleet = toy_fleet(1.0, n_models=12, n_records=20, queries=queries_of(attack) or ())
+    reference = replace(fleet.without([0]), labels_only=True)
+    with pytest.raises(MissingNeed, match="labels only"):
+        score_target(attack, reference, fleet.target(0), rng=np.random.default_rng(0))
