@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, View
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
+from mnemoscope.audit.statistics.counts import places
 
 __all__ = ["Population"]
 
@@ -45,7 +46,7 @@ class PopulationScorer:
             raise MissingNeed("population needs population records that no model was trained on")
         view.require_disjoint(view.population, "population")
         known = np.sort(view.population.signal(self.signal).mean(axis=-1))
-        below = np.searchsorted(known, view.signal(self.signal).mean(axis=-1), side="left")
+        below = places(known, view.signal(self.signal).mean(axis=-1))
         return np.asarray((1.0 + known.size - below) / (known.size + 1.0), np.float64)
 
     def score(self, view: View) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from mnemoscope.attacks.tuning import Cells, Setting, Simulated, check_setting, 
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Answers, Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
+from mnemoscope.audit.statistics.counts import places
 
 __all__ = ["RMIA", "rmia_counts", "rmia_scores"]
 
@@ -155,13 +156,7 @@ def rmia_counts(log_ratio: Floats, log_ratio_z: Floats, log_gamma: float = 0.0) 
     Returns:
         (n,) int64 in 0..z.
     """
-    # Ascending needles walk through the sorted array once instead of missing the cache at every step.
-    order = np.argsort(log_ratio)
-    needles = log_ratio[order]
-    needles -= log_gamma
-    counts = np.empty(log_ratio.size, np.int64)
-    counts[order] = np.searchsorted(np.sort(log_ratio_z), needles, side="left")
-    return counts
+    return places(np.sort(log_ratio_z), log_ratio - log_gamma)
 
 
 def rmia_scores(
