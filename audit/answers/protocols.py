@@ -17,6 +17,7 @@ __all__ = [
     "check_classes",
     "check_needs",
     "decision_threshold",
+    "flags_of",
     "fleet_thresholds",
     "offered_by",
     "queries_of",
@@ -163,6 +164,18 @@ def queries_of(attack: Attack) -> tuple[str, ...] | None:
     """Return the questions that an attack reads, or None where it takes whatever was asked."""
     queries: Sequence[str] | None = getattr(attack, "queries", None)
     return None if queries is None else tuple(queries)
+
+
+def flags_of(attack: Attack, reference: Reference, *, left_out: bool = False) -> tuple[str, ...]:
+    """Return where a fit is not what the attack's settings ask for, in words; () for attacks that never fall back.
+
+    Args:
+        attack: may have ``flags(reference, left_out=...)``.
+        reference: what ``fit`` would read.
+        left_out: whether each model is left out of it in turn, as ``score_fleet`` does.
+    """
+    flags = getattr(attack, "flags", None)
+    return tuple(flags(reference, left_out=left_out)) if callable(flags) else ()
 
 
 def decision_threshold(scorer: Scorer) -> float | None:

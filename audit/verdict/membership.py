@@ -81,7 +81,16 @@ def audit_membership(
         trials = pooled([scores.after], is_in, inputs.ids[rows])
         primary = attack.name == plan.primary
         findings.append(
-            finding(attack.name, "membership", "before", primary, trials, level=level, threshold=scores.threshold)
+            finding(
+                attack.name,
+                "membership",
+                "before",
+                primary,
+                trials,
+                level=level,
+                threshold=scores.threshold,
+                note="; ".join(scores.flags),
+            )
         )
         curves.append(curve(attack.name, "membership", "before", trials, level=level))
         shapes += distributions(attack.name, "membership", "before", trials)

@@ -65,7 +65,7 @@ def describe_findings(
         ids = inputs.ids[scores.rows][take]
         if scores.before is not None:
             add(name, "membership", "before", [scores.before[take]], is_in, ids, scores.threshold)
-        add(name, "forgetting", "after", [scores.after[take]], is_in, ids, scores.threshold)
+        add(name, "forgetting", "after", [scores.after[take]], is_in, ids, scores.threshold, "; ".join(scores.flags))
         if scores.pairs:
             theirs = [b[take] for _, b in scores.pairs]
             add(name, "forgetting", "retrained", theirs, is_in, ids, None, "each scored by the others as references")

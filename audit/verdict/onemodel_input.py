@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.audit.answers.protocols import Attack, Scorer, score_target
+from mnemoscope.audit.answers.protocols import Attack, Scorer, flags_of, score_target
 from mnemoscope.audit.answers.views import Answers, Need, Reference, Side, View
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.verdict.onemodel_rates import Group
@@ -224,6 +224,7 @@ class Scores:
         pairs: for each retrained model j (audited model, model j), both by the scorer fitted without j; None where the
             attack cannot be fitted without it (a single reference).
         threshold: the scorer's own decision threshold, where it has one.
+        flags: where the fit is not what the attack's settings ask for.
     """
 
     rows: NDArray[np.int64]
@@ -231,6 +232,7 @@ class Scores:
     before: Floats | None
     pairs: tuple[tuple[Floats, Floats], ...]
     threshold: float | None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -277,4 +279,5 @@ def score_models(inputs: OneModelInput, attack: Attack, groups: Sequence[Group],
             ours = scored("after", twin, known)
         pairs.append((ours, scored(j, twin, known)))
     threshold = getattr(scorer, "threshold", None)
-    return Scores(inputs.rows(*groups), after, before, tuple(pairs), None if threshold is None else float(threshold))
+    own = None if threshold is None else float(threshold)
+    return Scores(inputs.rows(*groups), after, before, tuple(pairs), own, flags_of(attack, reference))

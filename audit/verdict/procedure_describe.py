@@ -40,7 +40,7 @@ class Description:
         for name, scores in scored.items():
             attack, primary = self.fleets.attacks[name], name == self.fleets.primary.name
             groups: list[tuple[ModelRole, FleetScores, str]] = [
-                ("after", scores, ""),
+                ("after", scores, self.fleets.flags(attack, "forgetting", reference)),
                 ("retrained", self.fleets.shared(attack, "forgetting", "retrained"), "what exact retraining scores"),
                 (
                     "no-op",

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.games import GAMES
-from mnemoscope.audit.answers.protocols import Attack, fleet_thresholds, queries_of, score_fleet
+from mnemoscope.audit.answers.protocols import Attack, flags_of, fleet_thresholds, queries_of, score_fleet
 from mnemoscope.audit.answers.views import Need, Reference
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.rng import generator
@@ -93,6 +93,11 @@ class ScoredFleets:
         if key not in self._scores:
             self._scores[key] = self.score(attack, game, self.reference(fleet))
         return self._scores[key]
+
+    def flags(self, attack: Attack, game: str, reference: Reference) -> str:
+        """Where the attack's fit on this fleet is not what its settings ask for; "" where it is."""
+        given = self.asked(attack, reference).with_side(GAMES[game].side(self.inputs.role))
+        return "; ".join(flags_of(attack, given, left_out=True))
 
     def pair(self, answers: FleetAnswers) -> Reference:
         """A fleet's answers with those of the models before deletion."""

@@ -194,3 +194,17 @@ def test_the_gaussian_ceiling_is_what_a_perfect_attack_would_reach():
     assert _gaussian(0.025 ** (1 / 1000), 1 - 0.025 ** (1 / 1000)) == pytest.approx(
         gdp_lower_bound(1000, 1000, 0, 1000, 0.95, 1e-5).bound, rel=1e-6
     )
+
+
+def test_where_a_fit_falls_back_its_finding_says_so():
+    @dataclass(frozen=True)
+    class Falls(worlds.MeanDifference):
+        name: str = "falls"
+
+        def flags(self, reference, *, left_out=False):
+            assert left_out
+            return (f"shared variance for {reference.n_models} models",)
+
+    subject = audited([Falls()])
+    notes = {f.models: f.note for f in subject.findings if (f.attack, f.game) == ("falls", "forgetting")}
+    assert "shared variance for 48 models" in notes["after"]
