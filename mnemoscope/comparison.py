@@ -15,7 +15,7 @@ from mnemoscope.audit.models.recipes import Runtime
 from mnemoscope.audit.rng import child_seed, generator
 from mnemoscope.audit.verdict.endpoints import structure_endpoint
 from mnemoscope.audit.verdict.onemodel import PROBABLY_WRONG, TESTED, audit_one_model, plan_one_model, sanity_check
-from mnemoscope.audit.verdict.onemodel_input import OneModelInput, runnable
+from mnemoscope.audit.verdict.onemodel_input import OneModelInput, leave_out_uncovered, runnable
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy, load_policy
 from mnemoscope.audit.verdict.result import AuditResult, Check, Cost, DataSummary, Endpoint, GateResult, RecordSet
@@ -223,7 +223,12 @@ def run_compare(question: Comparison, *, progress: Progress | None = None) -> Au
     inputs = OneModelInput(
         records.ids, labels, records.group, after, before, retrained, shadow, side if shadow is not None else None
     )
+    inputs, uncovered = leave_out_uncovered(inputs)
     checks, duplicates, drift = _record_checks(dataset, records, policy, question.seed)
+    if uncovered:
+        remedy = "add shadow models, so that each record is in some of them and out of others"
+        title = "reference models on both sides of every record"
+        checks = (*checks, Check("coverage", title, "fail", uncovered, remedy))
     clock.lap("check the records")
     attacks = _attacks(inputs)
     found = audit_one_model(

@@ -17,7 +17,15 @@ from mnemoscope.audit.answers.views import Answers, Need, Reference, Side, View
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.verdict.onemodel_rates import Group
 
-__all__ = ["OneModelInput", "Scores", "needs_reference_models", "reads_any_records", "runnable", "score_models"]
+__all__ = [
+    "OneModelInput",
+    "Scores",
+    "needs_reference_models",
+    "reads_any_records",
+    "runnable",
+    "score_models",
+    "leave_out_uncovered",
+]
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
@@ -233,6 +241,52 @@ class Scores:
     pairs: tuple[tuple[Floats, Floats], ...]
     threshold: float | None
     flags: tuple[str, ...] = ()
+
+
+FEW = 0.1
+"""Records without a model on one side are left out up to this share; beyond it the models do not fit the records."""
+
+
+def leave_out_uncovered(inputs: OneModelInput) -> tuple[OneModelInput, str]:
+    """Leave out the records that no reference model, or no model that held them, covers, where they are few.
+
+    Args:
+        inputs: of an audit with reference or shadow models.
+
+    Returns:
+        The inputs without these records, and a sentence with their number and ids ("" where there are none). Where
+        more than a tenth lack a side nothing is left out: attacks that need that side are then refused with reasons.
+    """
+    tested = inputs.rows(Group.FORGET, Group.HOLDOUT, Group.RETAIN)
+    side = inputs.side(tested)
+    if not side.shape[0]:
+        return inputs, ""
+    said = []
+    keep = np.ones(inputs.ids.size, np.bool_)
+    for wanted, words in ((Side.OUT, "that did not hold them"), (Side.IN, "that held them")):
+        lacks = tested[~(side == wanted).any(axis=0)]
+        if 0 < lacks.size <= FEW * tested.size:
+            keep[lacks] = False
+            shown = ", ".join(str(int(i)) for i in inputs.ids[lacks][:10]) + (", ..." if lacks.size > 10 else "")
+            said.append(f"{lacks.size} of {tested.size} records have no model {words}: ids {shown}")
+    if not said:
+        return inputs, ""
+
+    def part(models: Logits | None) -> Logits | None:
+        return None if models is None else models[:, keep]
+
+    left = replace(
+        inputs,
+        ids=inputs.ids[keep],
+        labels=inputs.labels[keep],
+        group=inputs.group[keep],
+        after=inputs.after[keep],
+        before=None if inputs.before is None else inputs.before[keep],
+        retrained=part(inputs.retrained),
+        shadow=part(inputs.shadow),
+        shadow_side=None if inputs.shadow_side is None else inputs.shadow_side[:, keep],
+    )
+    return left, "; ".join(said) + ". They are left out of every attack"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,13 @@ import pytest
 from mnemoscope.attacks import ATTACKS
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.verdict.onemodel import audit_one_model, plan_one_model
-from mnemoscope.audit.verdict.onemodel_input import OneModelInput, needs_reference_models, runnable, score_models
+from mnemoscope.audit.verdict.onemodel_input import (
+    OneModelInput,
+    leave_out_uncovered,
+    needs_reference_models,
+    runnable,
+    score_models,
+)
 from mnemoscope.audit.verdict.onemodel_power import Counts, choose_alpha, one_model_power
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy
@@ -300,3 +306,30 @@ def test_epsilon_of_one_model_stays_below_its_ceiling_and_is_zero_without_a_leak
     assert all(e.bound.value <= e.ceiling for e in leaky.epsilons)
     clean = audit_one_model(world(1, 600, r=2), [LOSS]).subject
     assert all(e.bound.value == 0 for e in clean.epsilons if e.models == "after")
+
+
+def test_records_without_a_model_on_one_side_are_left_out_by_id_and_counted():
+    whole = world(0, 100, r=0)
+    rng = np.random.default_rng(3)
+    side = rng.permuted(np.tile(np.repeat([0, 1], 4)[:, None], (1, whole.ids.size)), axis=0).astype(np.int8)
+    side[:, 7], side[:, 150] = 1, 0
+    shadow = np.stack([whole.after] * 8)
+    inputs = dataclasses.replace(whole, shadow=shadow, shadow_side=side)
+    left, said = leave_out_uncovered(inputs)
+    assert left.ids.size == 198
+    assert not np.isin([7, 150], left.ids).any()
+    assert said == (
+        "1 of 200 records have no model that did not hold them: ids 7; "
+        "1 of 200 records have no model that held them: ids 150. They are left out of every attack"
+    )
+    lacking = runnable(inputs, [ATTACKS["lira"]()], (Group.FORGET, Group.HOLDOUT))[1]
+    assert lacking
+    assert not runnable(left, [ATTACKS["lira"]()], (Group.FORGET, Group.HOLDOUT))[1]
+
+
+def test_nothing_is_left_out_where_the_models_do_not_fit_the_records():
+    whole = world(0, 100, r=0)
+    side = np.zeros((4, whole.ids.size), np.int8)
+    inputs = dataclasses.replace(whole, shadow=np.stack([whole.after] * 4), shadow_side=side)
+    assert leave_out_uncovered(inputs) == (inputs, "")
+    assert leave_out_uncovered(whole) == (whole, "")
