@@ -1,57 +1,73 @@
-"""Claim: every closed-form black-box attack scores 200,000 records x 64 models x 10 classes in under 4 GB.
+"""Claim: black-box attacks score 200,000 records x 64 models x 10 classes in under 4 GB; which within 5 readings?
 
-The logits lie in a memory-mapped float32 file (512 MB), drawn once with a leak. A fresh process for each attack maps
-it, scores the whole fleet with each model left out, and reports its peak resident memory and its times; a process
-that only reads the file once, block by block into one sum, gives the time to compare with, from the same warm cache.
-Processor time is compared, so that a busy machine does not count; wall time stands beside it. Split off: the signal,
-which all attacks of an audit share. One pass of float64 exponentials over the logits shows the least it can take.
+The logits lie in a memory-mapped float32 file (512 MB), drawn once with a leak; a second one holds the answers before
+deletion. A fresh process for each attack maps them, scores the whole fleet with each model left out (learned attacks:
+with each fold left out), and reports its processor time, its wall time and its peak resident memory, mapped files
+included. Split off: the signal, which all attacks of an audit share.
+
+What reading costs is measured twice, block by block into one sum. Warm, from the page cache, where nothing but a sum
+over 128 million numbers takes place: even one exponential of each cannot be had in five times that, as a pass of
+float64 exponentials over the same numbers shows. Cold, from the disk, the file's pages dropped before: what a user pays
+to read stored logits once, and what the claim of five times is judged by. Processor time of an attack is compared, so
+that a busy machine does not count against it, with the wall time of the cold reading, which is mostly waiting. An
+attack that reads both versions is compared with reading two files.
+
+Attacks that train classifiers, fit kernels or integrate a path for each record do not score at the speed of reading,
+whatever the layout of their arrays: they are measured on fewer records and listed by themselves with their times.
 
     python benchmarks/scoring_streams.py [--records 200000] [--out benchmarks/results/scoring_streams.json]
 """
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 
+from mnemoscope.attacks import ATTACKS
+from mnemoscope.audit.answers.views import Need
+
 GIB, TIMES = 4.0, 5.0
 MODELS, CLASSES, POPULATION = 64, 10, 2_000
-ATTACKS = (
-    "lira", "lira_shared", "lira_per_record", "lira_offline", "lira_finite_population", "lira_calibrated",
-    "bavaria_n", "bavaria_t", "bavaria_n_offline", "bavaria_t_offline",
-    "base", "base_offline", "base_offline_tuned", "base2", "base3",
-    "rmia", "rmia_offline", "rmia_offline_tuned",
-    "difficulty", "sablayrolles", "attack_s", "attack_r", "population", "quantile_by_class",
-    "loss", "confidence", "entropy", "modified_entropy", "correctness",
+SLOW = (
+    "difference", "difference_sorted_diff", "difference_l2_distance", "difference_direct_diff_tree",
+    "difference_direct_concat_tree", "difference_sorted_basic", "difference_tree", "difference_forest",
+    "difference_mlp", "ruli", "iam", "iam_offline", "shokri", "shokri_log", "shokri_forest", "shokri_mlp",
+    "ml_leaks_1", "ml_leaks_2", "ml_leaks_3", "svm_correctness", "svm_confidence", "svm_entropy",
+    "svm_modified_entropy", "svm_probability", "svm_modified_entropy_as_published", "ensemble",
 )  # fmt: skip
 CHILD = """
-import json, resource, sys, time
+import json, os, sys, time
 import numpy as np
 folder, name, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
-from mnemoscope.attacks import ATTACKS
-from mnemoscope.audit.answers.protocols import score_fleet
-from mnemoscope.audit.answers import views
+if name == "cold":
+    with open(folder + "/logits.npy", "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 logits = np.load(folder + "/logits.npy", mmap_mode="r")
-if name == "read":
-    start = time.process_time()
+if name in ("warm", "cold"):
+    start, wall = time.process_time(), time.perf_counter()
     total = sum(float(np.sum(model)) for model in logits)
-    print(json.dumps({"seconds": time.process_time() - start, "total": total}))
+    print(json.dumps({"seconds": time.process_time() - start, "wall": time.perf_counter() - wall, "total": total}))
     sys.exit()
 if name == "exponentials":
-    start, block = time.process_time(), np.empty((20_000, logits.shape[-1]))
+    start, block = time.process_time(), np.empty((4_000, logits.shape[-1]))
     for model in logits:
-        for first in range(0, n, 20_000):
-            part = block[: min(20_000, n - first)]
-            part[:] = model[first : first + 20_000, 0]
+        for first in range(0, n, 4_000):
+            part = block[: min(4_000, n - first)]
+            part[:] = model[first : first + 4_000, 0]
             np.exp(part, out=part)
     print(json.dumps({"seconds": time.process_time() - start}))
     sys.exit()
-side, labels = np.load(folder + "/side.npy"), np.load(folder + "/labels.npy")
+from mnemoscope.attacks import ATTACKS
+from mnemoscope.audit.answers import views
+from mnemoscope.audit.answers.protocols import score_fleet
+side, labels = np.load(folder + "/side.npy")[:, :n], np.load(folder + "/labels.npy")[:n]
 z, z_labels = np.load(folder + "/population.npy"), np.load(folder + "/population_labels.npy")
 attack = ATTACKS[name]()
 spent = {"signal": 0.0}
@@ -64,18 +80,37 @@ def timed(*args, **settings):
 views.compute_signal = timed
 start, wall = time.process_time(), time.perf_counter()
 population = views.Answers(np.arange(z_labels.size) + n, z_labels, z)
-reference = views.Reference(np.arange(n), labels, logits, side=side, population=population,
-                            fold=(np.arange(side.shape[0]) % 2).astype(np.int8))
+fold, both = (np.arange(side.shape[0]) % 2).astype(np.int8), views.Need.BEFORE in attack.needs
+before = None
+if both:
+    earlier = np.load(folder + "/before.npy", mmap_mode="r")[:, :n]
+    before = views.Reference(np.arange(n), labels, earlier, side=side, fold=fold)
+reference = views.Reference(np.arange(n), labels, logits[:, :n], side=side, population=population, before=before,
+                            fold=fold)
 scores = score_fleet(attack, reference, rng=np.random.default_rng(0))
 seconds, wall = time.process_time() - start, time.perf_counter() - wall
 inside, outside = scores[:4][side[:4] == 1], np.sort(scores[:4][side[:4] == 0])
 auc = float((np.searchsorted(outside, inside) + np.searchsorted(outside, inside, "right")).mean() / (2 * outside.size))
 print(json.dumps({
-    "attack": name, "seconds": round(seconds, 2), "wall_seconds": round(wall, 2),
+    "attack": name, "records": n, "files": 1 + both, "seconds": round(seconds, 2), "wall_seconds": round(wall, 2),
     "signal_seconds": round(spent["signal"], 2), "auc": round(auc, 4),
-    "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "peak_bytes": int(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1]) * 1024,
 }))
 """
+
+
+def covered() -> tuple[list[str], dict[str, str]]:
+    """Return the attacks that read one recorded answer a record, and why the others are not here."""
+    names, left = [], {}
+    for name, make in ATTACKS.items():
+        attack = make()
+        if attack.needs & (Need.ORACLE | Need.GRADIENT):
+            left[name] = "asks the model itself"
+        elif tuple(getattr(attack, "queries", ("identity",))) != ("identity",):
+            left[name] = "reads several answers a record"
+        else:
+            names.append(name)
+    return names, left
 
 
 def write(folder: Path, n: int, seed: int) -> None:
@@ -84,12 +119,16 @@ def write(folder: Path, n: int, seed: int) -> None:
     column = np.repeat(np.array([1, 0], np.int8), MODELS // 2)[:, None]
     side = rng.permuted(np.tile(column, (1, n)), axis=0)
     hard = rng.normal(3.0, 1.5, n).astype(np.float32)
-    logits = np.lib.format.open_memmap(folder / "logits.npy", "w+", np.float32, (MODELS, n, 1, CLASSES))
-    for k in range(MODELS):
-        z = rng.standard_normal((n, CLASSES), dtype=np.float32)
-        z[np.arange(n), labels] += hard + 1.0 * (side[k] == 1)
-        logits[k, :, 0] = z
-    logits.flush()
+    for name, leak in (("logits", 1.0), ("before", 2.0)):
+        logits = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (MODELS, n, 1, CLASSES))
+        for k in range(MODELS):
+            z = rng.standard_normal((n, CLASSES), dtype=np.float32)
+            z[np.arange(n), labels] += hard + np.float32(leak) * (side[k] == 1)
+            logits[k, :, 0] = z
+        logits.flush()
+        del logits
+        with open(folder / f"{name}.npy", "rb") as file:
+            os.fsync(file.fileno())  # only what is on the disk can be dropped from the cache
     z_labels = rng.integers(0, CLASSES, POPULATION)
     z = rng.standard_normal((MODELS, POPULATION, 1, CLASSES), dtype=np.float32)
     z[:, np.arange(POPULATION), 0, z_labels] += rng.normal(3.0, 1.5, POPULATION).astype(np.float32)
@@ -98,50 +137,85 @@ def write(folder: Path, n: int, seed: int) -> None:
 
 
 def summary(
-    rows: list[dict[str, float]], reading: float, exponentials: float, options: argparse.Namespace
+    rows: list[dict[str, float]], slow: list[dict[str, float]], reading: dict[str, float], options: argparse.Namespace
 ) -> dict[str, object]:
-    most = max(row["peak_bytes"] for row in rows)
+    most = max(row["peak_bytes"] for row in [*rows, *slow] if "peak_bytes" in row)
+    within = [row["attack"] for row in rows if row["times_cold_reading"] <= TIMES]
     return {
-        "claim": (__doc__ or "").splitlines()[0].removeprefix("Claim: "),
+        "claim": "every attack that streams scores 200,000 records x 64 models x 10 classes in under 4 GB; "
+        "within 5 times one cold reading of the logits are those listed",
         "machine": f"{platform.machine()}, numpy {np.__version__}, one thread",
         "records": options.records, "models": MODELS, "classes": CLASSES, "seed": options.seed,
-        "reading_seconds": round(reading, 3), "exponentials_seconds": round(exponentials, 3),
+        "reading": reading, "times_is_judged_by": "processor seconds over wall seconds of the cold reading",
         "attacks": len(rows), "largest_peak_bytes": most, "holds": most < GIB * 2**30,
-        "within_5_times_reading": [row["attack"] for row in rows if row["times_reading"] <= TIMES],
-        "beyond_5_times_reading": [row["attack"] for row in rows if row["times_reading"] > TIMES],
-        "rows": rows,
+        "within_5_times_cold_reading": within,
+        "beyond_5_times_cold_reading": [row["attack"] for row in rows if row["attack"] not in within],
+        "within_5_times_warm_reading": [row["attack"] for row in rows if row["times_warm_reading"] <= TIMES],
+        "slow_on_fewer_records": [row["attack"] for row in slow],
+        "not_measured": covered()[1], "rows": rows, "slow_rows": slow,
     }  # fmt: skip
 
 
 def main() -> int:
+    names, _ = covered()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=200_000)
+    parser.add_argument("--slow-records", type=int, default=5_000)
+    parser.add_argument("--slow-limit", type=float, default=60.0, help="wall seconds for each slow attack")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--attacks", nargs="*", default=list(ATTACKS))
+    parser.add_argument("--attacks", nargs="*", default=names)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scoring_streams.json")
     options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder, options.records, options.seed)
 
-        def run(what: str) -> dict[str, float]:
-            command = [sys.executable, "-c", CHILD, name, what, str(options.records)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+        def run(what: str, records: int, limit: float | None = None) -> dict[str, float]:
+            command = [sys.executable, "-c", CHILD, name, what, str(records)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+            if done.returncode:
+                raise RuntimeError(f"{what}: {done.stderr[-2000:]}")
             measured: dict[str, float] = json.loads(done.stdout)
             return measured
 
-        run("read")  # fills the cache
-        reading = float(np.median([run("read")["seconds"] for _ in range(5)]))
-        exponentials = run("exponentials")["seconds"]
-        rows = []
-        for attack in options.attacks:
-            row = run(attack)
-            row["times_reading"] = round(row["seconds"] / reading, 1)
-            rows.append(row)
-            print(row, flush=True)
-            result = summary(rows, reading, exponentials, options)
+        cold = [run("cold", options.records) for _ in range(3)]
+        warm = [run("warm", options.records) for _ in range(3)]
+        reading = {
+            "cold_wall_seconds": round(float(np.median([one["wall"] for one in cold])), 3),
+            "cold_wall_least": round(min(one["wall"] for one in cold), 3),
+            "cold_wall_most": round(max(one["wall"] for one in cold), 3),
+            "cold_processor_seconds": round(float(np.median([one["seconds"] for one in cold])), 3),
+            "warm_processor_seconds": round(float(np.median([one["seconds"] for one in warm])), 3),
+            "exponentials_processor_seconds": round(run("exponentials", options.records)["seconds"], 3),
+        }
+        print(reading, flush=True)
+        rows: list[dict[str, float]] = []
+        slow: list[dict[str, float]] = []
+        chosen = [attack for attack in names if attack in options.attacks]
+        for attack in [a for a in chosen if a not in SLOW] + [a for a in chosen if a in SLOW]:
+            if attack in SLOW:
+                try:
+                    slow.append(run(attack, options.slow_records, options.slow_limit))
+                except subprocess.TimeoutExpired:
+                    limit = {
+                        "attack": attack,
+                        "records": options.slow_records,
+                        "beyond_wall_seconds": options.slow_limit,
+                    }
+                    slow.append(limit)
+                print(slow[-1], flush=True)
+            else:
+                row = run(attack, options.records)
+                for kind, seconds in (("cold", "cold_wall_seconds"), ("warm", "warm_processor_seconds")):
+                    row[f"times_{kind}_reading"] = round(row["seconds"] / (row["files"] * reading[seconds]), 1)
+                rows.append(row)
+                print(row, flush=True)
+            result = summary(rows, slow, reading, options)
+            result["whole_run_seconds"] = round(time.perf_counter() - began)
             options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in result.items() if k != "rows"}, indent=1))
+    print(json.dumps({k: v for k, v in result.items() if k not in ("rows", "slow_rows")}, indent=1))
     return 0 if result["holds"] else 1
 
 
