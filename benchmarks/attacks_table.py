@@ -13,7 +13,7 @@ from mnemoscope.audit.verdict.result import AuditResult, Finding
 from mnemoscope.reports.schema import read_result
 
 
-def _numbers(finding: Finding, fpr: float | None) -> dict[str, object]:
+def _numbers(finding: Finding) -> dict[str, object]:
     auc = finding.auc
     row: dict[str, object] = {
         "attack": finding.attack,
@@ -25,12 +25,11 @@ def _numbers(finding: Finding, fpr: float | None) -> dict[str, object]:
         "n_in": finding.n_in,
         "n_out": finding.n_out,
     }
+    rates = {}
     for at in finding.tpr:
-        if at.fpr == fpr and at.tpr.value is not None:
-            tail = "tpr" if at.tail == "residual" else "tpr_over_forgotten"
-            row |= {tail: at.tpr.value, f"{tail}_low": at.tpr.low, f"{tail}_high": at.tpr.high, f"{tail}_k": at.tpr.k}
-            if at.tail == "residual":
-                row["realised_fpr"] = at.realised_fpr.value
+        if at.tail == "residual" and at.tpr.value is not None:
+            rates[f"{at.fpr:g}"] = [at.tpr.value, at.tpr.low, at.tpr.high, at.realised_fpr.value, at.grey]
+    row["tpr_low_high_realised_fpr_grey"] = rates
     return row
 
 
@@ -39,7 +38,7 @@ def table(result: AuditResult) -> dict[str, object]:
     rows: list[dict[str, object]] = []
     for subject in result.subjects:
         for finding in subject.findings:
-            row = _numbers(finding, result.plan.alpha)
+            row = _numbers(finding)
             row["subject"] = subject.name if finding.models == "after" else ""
             if row not in rows:
                 rows.append(row)
@@ -72,10 +71,10 @@ def main() -> None:
     args.out.write_text(json.dumps(made, indent=1) + "\n")
     for row in made["rows"]:  # type: ignore[attr-defined]
         if row["game"] in ("forgetting", "difference-never", "difference-kept"):
-            tpr = row.get("tpr")
+            rates = row["tpr_low_high_realised_fpr_grey"].get("0.01")
             print(
                 f"{row['attack']:28} {row['game']:16} {row['models']:10} {row['subject']:8} AUC {row['auc']:.3f} "
-                + ("" if tpr is None else f"TPR {tpr:.2%} at FPR {row['realised_fpr']:.2%}")
+                + ("" if rates is None else f"TPR {rates[0]:.2%} at FPR {rates[3]:.2%}")
             )
 
 
