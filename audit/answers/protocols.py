@@ -184,6 +184,10 @@ def decision_threshold(scorer: Scorer) -> float | None:
     return None if threshold is None else float(threshold)
 
 
+DECIMALS = 11
+"""Scores are kept to so many: far below anything that tells records apart, far above rounding errors."""
+
+
 def _checked(name: str, scores: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
     array = np.asarray(scores)
     if array.shape != shape or array.dtype != np.float64:
@@ -195,7 +199,9 @@ def _checked(name: str, scores: object, shape: tuple[int, ...]) -> NDArray[np.fl
             f"attack {name!r} returned {int(bad.sum())} scores that are not finite; "
             "leave out records it cannot score, with a count, before it runs"
         )
-    return array
+    # Where all models answer alike, means with and without the target differ by rounding errors, and their sign names
+    # the target's side: such scores are equal, and must tie.
+    return np.round(array, DECIMALS)
 
 
 def score_target(attack: Attack, reference: Reference, view: View, *, rng: np.random.Generator) -> NDArray[np.float64]:
