@@ -277,6 +277,26 @@ def attack_invents_no_leak_with_few_models(attack: Attack) -> None:
     require(auc < 0.52, attack.name, "has no AUC above 0.5 with two models a side that remember nothing", round(auc, 4))
 
 
+def attack_keeps_both_tails(attack: Attack) -> None:
+    """In closed form on models that remember nothing: no more of one side than of the other in the outermost 1 %.
+
+    An AUC of one half hides a tail: shares of 15 and of 16 reference models put 6 % of one side below the lowest 1 % of
+    the other.
+    """
+    if not isinstance(attack, FleetAttack) or attack.needs & LIVE:
+        return
+    fleet = toy_fleet(0.0, n_models=48, n_records=1200, queries=queries_of(attack) or (), seed=1)
+    scores = score_fleet(attack, fleet, rng=_rng())
+    inside, outside = scores[fleet.side == Side.IN], scores[fleet.side == Side.OUT]
+    for tail, sign in (("upper", 1.0), ("lower", -1.0)):
+        level = np.sort(-sign * outside)[outside.size // 100]
+        beyond = float((-sign * inside < level).mean())
+        # 19,200 trials a side, clustered: standard error near 0.001.
+        require(
+            beyond < 0.02, attack.name, f"has no excess in the {tail} tail of a fleet that remembers nothing", beyond
+        )
+
+
 def attack_leaves_ties_tied(attack: Attack) -> None:
     """Where all models answer most records alike, as behind rounded answers, the pooled AUC is not above one half.
 
@@ -463,6 +483,7 @@ ATTACK_CHECKS: tuple[Callable[[Attack], None], ...] = (
     attack_is_silent_without_leak,
     attack_invents_no_leak_with_few_models,
     attack_leaves_ties_tied,
+    attack_keeps_both_tails,
     attack_ignores_order,
     attack_repeats_itself,
     attack_leaves_inputs_alone,
