@@ -185,16 +185,17 @@ class LinearBASE:
         require_models(reference.side, 1, True, reference.ids)
         fitted = []
         for phi in np.moveaxis(reference.signal(self.signal), -1, 0):
-            fitted.append(self._normals(*(moments(phi, reference.side == side) for side in (Side.IN, Side.OUT))))
+            inside, outside = (moments(phi, reference.side == side) for side in (Side.IN, Side.OUT))
+            fitted.append(self._normals(inside, outside))
         return LinearScorer(self, reference, tuple(fitted))
 
     def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
         """Score every model against all the others, in closed form."""
         require_models(reference.side, 2, True, reference.ids)
-        total = np.zeros(reference.side.shape)
+        total = np.zeros((reference.n_models, reference.n_records))
         phi = reference.signal(self.signal)
         share = _left_out_share(reference.side)
-        for records in record_blocks(*total.shape):
+        for records in record_blocks(reference.n_models, reference.n_records):
             of_records = reference.side[:, records]
             for query in np.moveaxis(phi[:, records], -1, 0):
                 inside, outside = (left_out_moments(query, of_records == side) for side in (Side.IN, Side.OUT))

@@ -198,8 +198,9 @@ def rmia_scores(
 
 def _left_out_ratio(attack: RMIA, log_p: Floats, slope: float | Floats, masks: Sequence[NDArray[np.bool_]]) -> Floats:
     """Log of each model's probability over the normaliser that the others give, averaged over queries: (m, n)."""
-    ratio = np.zeros(log_p.shape[:2])
-    for records in record_blocks(*ratio.shape):
+    n_models, n_records = log_p.shape[:2]
+    ratio = np.zeros((n_models, n_records))
+    for records in record_blocks(n_models, n_records):
         parts = [mask[:, records] for mask in masks]
         for query in np.moveaxis(log_p[:, records], -1, 0):
             p = _floored(query)
