@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, View
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
-from mnemoscope.audit.statistics.counts import places
+from mnemoscope.audit.statistics.places import places
 
 __all__ = ["Population"]
 

@@ -22,7 +22,7 @@ from mnemoscope.attacks.tuning import Cells, Setting, Simulated, check_setting, 
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Answers, Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
-from mnemoscope.audit.statistics.counts import places
+from mnemoscope.audit.statistics.places import places
 
 __all__ = ["RMIA", "rmia_counts", "rmia_scores"]
 

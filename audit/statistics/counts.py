@@ -13,14 +13,10 @@ from numpy.typing import NDArray
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.statistics.delong import finite_scores
 
-__all__ = ["RocCounts", "allowed_false_positives", "auc", "places", "roc_counts", "threshold_at", "tpr_at_fpr"]
+__all__ = ["RocCounts", "allowed_false_positives", "auc", "roc_counts", "threshold_at", "tpr_at_fpr"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-PLACED = 20_000
-"""Values that ``places`` sorts at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,26 +47,6 @@ class RocCounts:
     def fpr(self) -> Floats:
         """False-positive rates, (b + 1,)."""
         return self.fp / self.n_out
-
-
-def places(ascending: Floats, values: Floats) -> Ints:
-    """Count for each value the elements of ``ascending`` that lie strictly below it.
-
-    Args:
-        ascending: (z,) float64, sorted.
-        values: (n,) float64 in any order.
-
-    Returns:
-        (n,) int64 in 0..z, ``np.searchsorted(ascending, values)``.
-    """
-    # Ascending needles walk through the sorted array once instead of missing the cache at every step; sorted in parts
-    # that the cache holds.
-    counts = np.empty(values.size, np.int64)
-    for start in range(0, values.size, PLACED):
-        part = values[start : start + PLACED]
-        order = np.argsort(part)
-        counts[start : start + PLACED][order] = np.searchsorted(ascending, part[order], side="left")
-    return counts
 
 
 def _two_sides(in_scores: NDArray[np.floating], out_scores: NDArray[np.floating]) -> tuple[Floats, Floats]:

@@ -19,7 +19,28 @@ EXEMPT = {
 CASES = attack_contract(ATTACKS, exempt=EXEMPT)
 
 
-@pytest.mark.parametrize("check", [c for _, c in CASES], ids=[i for i, _ in CASES])
+SLOW = (
+    "forest",
+    "mlp",
+    "samia",
+    "ensemble",
+    "boundary_distance",
+    "loss_trajectory",
+    "attack_d",
+    "tree",
+    "svm",
+    "rotation",
+)
+"""Attacks that train or search for longer: their contract is kept in the slow stage."""
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(check, id=name, marks=[pytest.mark.slow] if any(word in name for word in SLOW) else [])
+        for name, check in CASES
+    ],
+)
 def test_contract(check):
     check()
 

@@ -41,7 +41,7 @@ def test_calibration_is_the_difference_to_the_mean_of_the_other_out_models():
     plain, calibrated = (score_fleet(GradientNorm("all", flag), fleet, rng=RNG) for flag in (False, True))
     for k, j in [(0, 0), (3, 5), (11, 20)]:
         others = [m for m in range(fleet.n_models) if m != k and fleet.side[m, j] == Side.OUT]
-        assert calibrated[k, j] == pytest.approx(plain[k, j] - plain[others, j].mean(), abs=1e-12)
+        assert calibrated[k, j] == pytest.approx(plain[k, j] - plain[others, j].mean(), abs=1e-10)
 
 
 def test_alignment_is_minus_the_cosine_with_the_population_and_with_the_deletion():

@@ -73,7 +73,8 @@ def test_a_planted_leak_is_beyond_the_floor(name):
     found = measured(name, True)
     if name in LOWER_IS_RESIDUE:
         assert found.excess.high < 0
-        assert found.value.high < found.floor.low
+        # Where every model needs the same time there is no interval, only the two figures.
+        assert (found.value.high or found.value.value) < (found.floor.low or found.floor.value)
     else:
         assert found.excess.low > 0
         assert found.value.low > found.floor.high
@@ -115,7 +116,7 @@ def test_records_and_models_may_come_in_any_order_where_the_measure_draws_nothin
     turned = dataclasses.replace(worlds, **fleets, role=worlds.role[:, records])
     one, two = (made(name).measure(w, rng=np.random.default_rng(0)) for w in (worlds, turned))
     assert two.value.value == pytest.approx(one.value.value, rel=1e-6)
-    assert two.value.low == pytest.approx(one.value.low, rel=1e-6)
+    assert two.value.low == (None if one.value.low is None else pytest.approx(one.value.low, rel=1e-6))
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if MEASURES[n]().needs & Need.GRADIENT])

@@ -120,7 +120,7 @@ def test_a_threshold_from_the_population_has_its_rate_of_false_alarms():
     score = score_fleet(attack, fleet, rng=rng())
     assert (score >= 0).mean() == pytest.approx(0.1, abs=0.02)
     plain = score_fleet(MLLeaksUnsupervised(), fleet, rng=rng())
-    np.testing.assert_allclose(np.ptp(score - plain, axis=1), 0.0, atol=1e-12)  # the same order within a model
+    np.testing.assert_allclose(np.ptp(score - plain, axis=1), 0.0, atol=1e-10)  # the same order within a model
     with pytest.raises(MissingNeed, match="needs population records"):
         score_target(attack, fleet, dataclasses.replace(fleet.target(0), population=None), rng=rng())
     own = dataclasses.replace(fleet.target(0), population=Answers(fleet.ids, fleet.labels, fleet.logits[0]))

@@ -72,7 +72,7 @@ def test_by_class_is_the_signal_minus_the_threshold_of_an_exhaustive_search(rule
         best = max(t for t, a in tried.items() if a >= max(tried.values()) - 1e-12)
         expected[view.labels == label] = own[view.labels == label] - best
     scored = score_target(Threshold(rule, by_class=True), rest, view, rng=RNG)
-    np.testing.assert_allclose(scored, expected, rtol=1e-12)
+    np.testing.assert_allclose(scored, expected, rtol=1e-12, atol=1e-10)
 
 
 def test_a_class_without_members_inherits_the_global_threshold():
@@ -89,7 +89,7 @@ def test_global_rules_rank_without_any_shadow_model_and_name_no_threshold():
     bare = fleet.select([])
     for rule, signal in RULES.items():
         scores = score_target(Threshold(rule), bare, fleet.target(0), rng=RNG)
-        np.testing.assert_array_equal(scores, fleet.target(0).signal(signal).mean(axis=-1))
+        np.testing.assert_allclose(scores, fleet.target(0).signal(signal).mean(axis=-1), atol=1e-10)
         assert Threshold(rule).fit(bare, rng=RNG).threshold is None
     with pytest.raises(MissingNeed, match="loss_by_class needs shadow models"):
         score_target(Threshold("loss", by_class=True), bare, fleet.target(0), rng=RNG)

@@ -48,6 +48,7 @@ def subject():
         labels=digits.target[:n].astype(np.int64),
         classes=tuple("0123456789"),
         values=(digits.data[:n] / 16).astype(np.float32),
+        source_values=(digits.data[:n] / 16).astype(np.float32),
     )
     data, runtime = DeviceData(dataset), Runtime(device="cpu", threads=1)
     recipe = Recipe(architecture="mlp:64", lr=0.2, epochs=20, batch_size=32)
