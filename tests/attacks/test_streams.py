@@ -7,7 +7,7 @@ from mnemoscope.attacks import ATTACKS, moments
 from mnemoscope.attacks.lira import lira_scores
 from mnemoscope.audit.answers.protocols import score_fleet
 from mnemoscope.audit.answers.views import Answers, Reference
-from mnemoscope.audit.statistics.counts import places
+from mnemoscope.audit.statistics.places import places
 
 IN_BLOCKS = (
     "lira", "lira_shared", "lira_per_record", "lira_offline", "lira_offline_shared", "lira_offline_per_record",
