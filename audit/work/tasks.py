@@ -294,39 +294,40 @@ class _FromFile:
 
 @dataclass(frozen=True, eq=False)
 class InferAnswers:
-    """Record one model's answers.
+    """Record one model's answers; those to each query are a commit of their own.
 
     Attributes:
-        key: of the answers.
+        keys: of the answers, one for each query.
         model: key of the model.
         ids: (n,) int64.
-        queries: fixed variations.
-        inputs: what the key was made of.
+        queries: q fixed variations.
+        inputs: what each key was made of.
         label: notes for people, e.g. fleet and number.
     """
 
-    key: str
+    keys: tuple[str, ...]
     model: str
     ids: Ids
     queries: tuple[str, ...]
-    inputs: dict[str, Json]
+    inputs: tuple[dict[str, Json], ...]
     label: dict[str, Json]
 
     def __call__(self, bench: Bench) -> tuple[str, ...]:
-        """Ask and commit (n, q, c) float32 logits."""
+        """Ask and commit (n, 1, c) float32 logits under each key."""
         begun = time.perf_counter()
         with enough_memory("recording answers", "choose a smaller runtime.inference_batch"):
             logits = infer_logits(
                 bench.load_model(self.model), bench.data, self.ids, runtime=bench.runtime, queries=self.queries
             )
-        seconds = time.perf_counter() - begun
-        bench.store.put(
-            self.key,
-            {LOGITS: logits},
-            inputs=self.inputs,
-            meta={"kind": "answers", **self.label, "seconds": seconds, "provenance": COMPUTED},
-        )
-        return (self.key,)
+        seconds = (time.perf_counter() - begun) / len(self.queries)
+        for place, (key, inputs) in enumerate(zip(self.keys, self.inputs, strict=True)):
+            bench.store.put(
+                key,
+                {LOGITS: logits[:, place : place + 1]},
+                inputs=inputs,
+                meta={"kind": "answers", **self.label, "seconds": seconds, "provenance": COMPUTED},
+            )
+        return self.keys
 
 
 def _settings(method: object) -> dict[str, Json]:

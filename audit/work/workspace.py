@@ -382,34 +382,61 @@ class Workspace:
         """
         if not models:
             raise InvalidInput("models is empty; give at least one model")
+        if len(set(queries)) < len(queries) or not queries:
+            raise InvalidInput(f"queries={list(queries)!r}: name at least one query, and each once")
         ids = np.asarray(ids, np.int64)
-        keys: list[str] = []
-        tasks: list[tuple[Task, int]] = []
-        for model in models:
-            key, inputs = self.answers_key(model.key, model.weights, ids, queries)
-            keys.append(key)
-            if self.store.get(key) is None:
-                if model.weights is None:
-                    raise AuditError(
-                        f"model {model.index} of {model.fleet!r} was adopted as answers on other records or "
-                        "queries; export the orders again with this plan and adopt what they ask for"
-                    )
-                label: dict[str, Json] = {"fleet": model.fleet, "model": model.index}
-                tasks.append((InferAnswers(key, model.key, ids, tuple(queries), inputs, label), 1))
-        self._run(f"ask {models[0].fleet}", tasks, len(keys))
-        first = self._entry(keys[0]).array(LOGITS)
-        shape = (len(keys), *first.shape)
+        found = [self._answers_of(model, ids, tuple(queries)) for model in models]
+        tasks = [(task, len(task.keys)) for _, task in found if task is not None]
+        self._run(f"ask {models[0].fleet}", tasks, len(models) * len(queries))
+        return self._gathered([keys for keys, _ in found], len(queries))
+
+    def _answers_of(
+        self, model: ModelRef, ids: NDArray[np.int64], queries: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], InferAnswers | None]:
+        """Return the keys under which a model's answers lie, in the order of queries, and what has to be asked first.
+
+        Answers are kept query by query, so that a plan with one more attack asks what that attack adds and no more.
+        Where answers to these very queries lie together (adopted ones do), they are taken as they are.
+        """
+        if len(queries) > 1 and self.store.get(together := self.answers_key(model.key, model.weights, ids, queries)[0]):
+            return (together,), None
+        named = [self.answers_key(model.key, model.weights, ids, (query,)) for query in queries]
+        keys = tuple(key for key, _ in named)
+        missing = [place for place, key in enumerate(keys) if self.store.get(key) is None]
+        if not missing:
+            return keys, None
+        if model.weights is None:
+            raise AuditError(
+                f"model {model.index} of {model.fleet!r} was adopted as answers on other records or "
+                "queries; export the orders again with this plan and adopt what they ask for"
+            )
+        task = InferAnswers(
+            tuple(keys[place] for place in missing),
+            model.key,
+            ids,
+            tuple(queries[place] for place in missing),
+            tuple(named[place][1] for place in missing),
+            {"fleet": model.fleet, "model": model.index},
+        )
+        return keys, task
+
+    def _gathered(self, keys: list[tuple[str, ...]], n_queries: int) -> NDArray[np.float32]:
+        """Read stored answers of models, each under one key or a key a query, into one (m, n, q, c) array."""
+        first = self._entry(keys[0][0]).array(LOGITS)
+        shape = (len(keys), first.shape[0], n_queries, first.shape[2])
         if int(np.prod(shape)) * 4 <= IN_MEMORY:
             logits: NDArray[np.float32] = np.empty(shape, np.float32)
         else:
-            path = (
-                self.store.scratch
-                / f"answers-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:16]}-{time.time_ns()}"
-            )
+            name = hashlib.sha256("".join(key for row in keys for key in row).encode()).hexdigest()[:16]
+            path = self.store.scratch / f"answers-{name}-{time.time_ns()}"
             logits = np.memmap(path, np.float32, "w+", shape=shape)
             path.unlink()  # the space is given back when the last array over it is gone
-        for row, key in enumerate(keys):
-            logits[row] = self._entry(key).array(LOGITS)
+        for row, parts in enumerate(keys):
+            at = 0
+            for key in parts:
+                part = self._entry(key).array(LOGITS)
+                logits[row, :, at : at + part.shape[1]] = part
+                at += part.shape[1]
         logits.flags.writeable = False
         return logits
 

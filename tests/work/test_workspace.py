@@ -422,9 +422,65 @@ def test_answers_are_kept_by_model_records_and_queries(small: ModuleType, traine
     assert mixed.shape == (2, 7, 2, 10)
     assert np.allclose(mixed[:, :, 0], whole[:2, ::-1][:, :7, 0], atol=1e-5)
     assert not np.allclose(mixed[:, :, 1], mixed[:, :, 0])
-    assert counts(work)["ask before"] == (2, 6)
+    assert counts(work)["ask before"] == (4, 6)
     with pytest.raises(InvalidInput, match="at least one model"):
         work.answers((), ids)
+    for queries in ((), ("identity", "identity")):
+        with pytest.raises(InvalidInput, match="at least one query, and each once"):
+            work.answers(refs, ids, queries=queries)
+
+
+class Asked:
+    """The queries of every inference pass, in the order in which they were made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.queries: list[tuple[str, ...]] = []
+
+        def noted(*args: Any, queries: tuple[str, ...], **rest: Any) -> Any:
+            self.queries.append(tuple(queries))
+            return infer_logits(*args, queries=queries, **rest)
+
+        monkeypatch.setattr(tasks, "infer_logits", noted)
+
+    def taken(self) -> list[tuple[str, ...]]:
+        """What was asked since the last time."""
+        found, self.queries = self.queries, []
+        return found
+
+
+def test_a_query_is_asked_once_whoever_else_is_asked(
+    small: ModuleType, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained, tmp_path / "store")
+    work, asked = small.workspace(Store(tmp_path / "store")), Asked(monkeypatch)
+    refs, ids = work.fleet("before")[:2], work.design.audited
+    noise = [f"noise:0.1:{k}" for k in range(4)]
+    three = work.answers(refs, ids, queries=noise[:3])
+    assert asked.taken() == [tuple(noise[:3])] * 2
+    mixed = work.answers(refs, ids, queries=(noise[3], "identity", noise[1]))
+    assert asked.taken() == [(noise[3],)] * 2  # the record itself was asked when the store was made
+    assert np.array_equal(mixed[:, :, 2], three[:, :, 1])
+    assert np.array_equal(mixed[:, :, 1], work.answers(refs, ids)[:, :, 0])
+    assert np.array_equal(work.answers(refs, ids, queries=noise)[:, :, :3], three)
+    assert asked.taken() == []
+    alone = infer_logits(work.model(refs[0]), work.device_data, ids, runtime=work.runtime, queries=(noise[3],))
+    assert np.array_equal(mixed[0, :, :1], alone)
+
+
+def test_answers_that_lie_together_are_taken_as_they_are(
+    small: ModuleType, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adopted answers do, and so do those of stores from before answers were kept query by query."""
+    shutil.copytree(trained, tmp_path / "store")
+    work, asked = small.workspace(Store(tmp_path / "store")), Asked(monkeypatch)
+    refs, ids, queries = work.fleet("before")[:2], work.design.audited, ("identity", "noise:0.1:0")
+    held = np.random.default_rng(0).normal(size=(ids.size, 2, 10)).astype(np.float32)
+    key, inputs = work.answers_key(refs[0].key, refs[0].weights, ids, queries)
+    work.store.put(key, {"logits.npy": held}, inputs=inputs)
+    got = work.answers(refs, ids, queries=queries)
+    assert np.array_equal(got[0], held)
+    assert asked.taken() == [("noise:0.1:0",)]  # of the other model
+    assert counts(work)["ask before"] == (1, 3)
 
 
 def test_many_answers_are_a_file_mapped_into_memory(
