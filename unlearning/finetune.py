@@ -1,28 +1,25 @@
 """Fine-tuning on the retained records: forgets, if at all, by not rehearsing (baseline of arXiv 2304.04934)."""
 
-import copy
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import nn
 
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from mnemoscope.audit.models.data import DeviceData
-    from mnemoscope.audit.models.recipes import Recipe, Runtime
-    from mnemoscope.audit.records.request import Request
+from mnemoscope.audit.models.steps import steps
+from mnemoscope.audit.models.training import fit
+from mnemoscope.unlearning.base import Deletion, Method
 
 __all__ = ["FineTune"]
 
 
 @dataclass(frozen=True)
-class FineTune:
+class FineTune(Method):
     """Continue the user's training on the retained records at a constant, lower rate.
+
+    Where features or labels are to be corrected, the corrected records are among them.
 
     Attributes:
         epochs: passes over the retained records, at least 0; 10 as in the paper's code.
@@ -33,29 +30,31 @@ class FineTune:
     lr: float | None = None
     name = "finetune"
     needs = Need.RETAIN_DATA
-    exact = False
+    kinds = ("records", "class", "features", "labels")
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or (self.lr is not None and not self.lr > 0):
             raise InvalidInput(f"finetune: epochs={self.epochs!r} must be >= 0 and lr={self.lr!r} positive or None")
 
-    def unlearn(
-        self,
-        model: "nn.Module",
-        request: "Request",
-        *,
-        recipe: "Recipe",
-        data: "DeviceData",
-        runtime: "Runtime",
-        rng: np.random.Generator,
-    ) -> "nn.Module":
-        """Return a copy that was trained on ``request.retain``; the forget records are not read."""
-        from mnemoscope.audit.models.training import fit
-
-        lr = recipe.lr / 10 if self.lr is None else self.lr
+    def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
+        request, recipe, ids = deletion.request, deletion.recipe, deletion.request.retain
+        if request.kind in ("features", "labels"):
+            ids = np.union1d(ids, request.forget)
         constant = dataclasses.replace(recipe, schedule="constant", milestones=(), warmup=0.0)
-        seed = int(rng.integers(2**63))
-        work = copy.deepcopy(model)
-        fit(work, constant, data, request.retain, seed=seed, runtime=runtime, epochs=self.epochs, lr=lr)
-        work.zero_grad(set_to_none=True)
+        progress = steps(f"{self.name}: epochs", self.epochs)
+
+        def epoch_done(*_: float) -> None:
+            next(progress, None)
+
+        fit(
+            work,
+            constant,
+            deletion.data.corrected(request),
+            ids,
+            seed=deletion.seed(),
+            runtime=deletion.runtime,
+            epochs=self.epochs,
+            lr=recipe.lr / 10 if self.lr is None else self.lr,
+            on_epoch=epoch_done,
+        )
         return work

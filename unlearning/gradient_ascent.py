@@ -8,21 +8,17 @@ import copy
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from mnemoscope.audit.answers.signals import compute_signal
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from mnemoscope.audit.models.data import DeviceData
-    from mnemoscope.audit.models.recipes import Recipe, Runtime
-    from mnemoscope.audit.records.request import Request
+from mnemoscope.audit.models.steps import steps
+from mnemoscope.audit.models.training import fit
+from mnemoscope.unlearning.base import Deletion, Method
 
 __all__ = ["GradientAscent"]
 
@@ -31,7 +27,7 @@ CLOSE = 0.1
 
 
 @dataclass(frozen=True)
-class GradientAscent:
+class GradientAscent(Method):
     """Climb the forget records' loss, one pass at a time, until it reaches the target.
 
     The target is ``stop_loss`` where given. Otherwise, for a request of records that comes with validation records,
@@ -53,7 +49,7 @@ class GradientAscent:
     clip: float = 1.0
     name = "gradient_ascent"
     needs = Need.FORGET_DATA
-    exact = False
+    optional = Need.VALIDATION_DATA
 
     def __post_init__(self) -> None:
         for field, value in (("lr", self.lr), ("stop_loss", self.stop_loss), ("clip", self.clip)):
@@ -62,64 +58,49 @@ class GradientAscent:
         if self.epochs < 0:
             raise InvalidInput(f"gradient_ascent: epochs={self.epochs!r} must be at least 0")
 
-    def unlearn(
-        self,
-        model: "nn.Module",
-        request: "Request",
-        *,
-        recipe: "Recipe",
-        data: "DeviceData",
-        runtime: "Runtime",
-        rng: np.random.Generator,
-    ) -> "nn.Module":
-        """Return a copy that climbed to the target; retained records are not read."""
-        from mnemoscope.audit.models.training import fit
-
+    def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
+        recipe, forget = deletion.recipe, deletion.request.forget
         lr = recipe.lr / 10 if self.lr is None else self.lr
         # Decay would shrink all weights, and smoothing would pull to the uniform guess: neither is ascent.
         ascent = dataclasses.replace(
             recipe, schedule="constant", milestones=(), warmup=0.0, weight_decay=0.0, label_smoothing=0.0
         )
-        work, growth = copy.deepcopy(model), 2.0
-        target = self._target(work, request, data, runtime)
-        loss = _mean_loss(work, data, request.forget, runtime)
-        for _ in range(self.epochs):
+        growth, target = 2.0, self._target(work, deletion)
+        loss = _mean_loss(work, deletion, forget)
+        for _ in steps(f"{self.name}: passes", self.epochs):
             if loss >= target * (1 - CLOSE):
                 break
             before = copy.deepcopy(work.state_dict())
             fit(
                 work,
                 ascent,
-                data,
-                request.forget,
-                seed=int(rng.integers(2**63)),
-                runtime=runtime,
+                deletion.data,
+                forget,
+                seed=deletion.seed(),
+                runtime=deletion.runtime,
                 loss_sign=-1.0,
                 epochs=1,
                 lr=lr,
                 max_grad_norm=self.clip,
                 freeze_norm=True,
             )
-            reached = _mean_loss(work, data, request.forget, runtime)
+            reached = _mean_loss(work, deletion, forget)
             if reached > target * (1 + CLOSE):
                 work.load_state_dict(before)
                 lr, growth = lr / 2, 1.0
             else:
                 loss, lr = reached, lr * growth
-        work.zero_grad(set_to_none=True)
         return work
 
-    def _target(self, model: "nn.Module", request: "Request", data: "DeviceData", runtime: "Runtime") -> float:
+    def _target(self, work: nn.Module, deletion: Deletion) -> float:
+        request = deletion.request
         if self.stop_loss is not None:
             return self.stop_loss
         if request.kind == "records" and request.validation.size:
-            return _mean_loss(model, data, request.validation, runtime)
-        return math.log(data.n_classes)
+            return _mean_loss(work, deletion, request.validation)
+        return math.log(deletion.data.n_classes)
 
 
-def _mean_loss(model: "nn.Module", data: "DeviceData", ids: NDArray[np.int64], runtime: "Runtime") -> float:
-    from mnemoscope.audit.models.inference import infer_logits
-
-    labels = np.asarray(data.y[data.positions(ids)].cpu().numpy(), np.int64)
-    logits = infer_logits(model, data, ids, runtime=runtime)
-    return -float(compute_signal("negative_loss", logits, labels).mean())
+def _mean_loss(module: nn.Module, deletion: Deletion, ids: NDArray[np.int64]) -> float:
+    logits = deletion.logits(module, ids)[:, None]
+    return -float(compute_signal("negative_loss", logits, deletion.labels(ids)).mean())

@@ -2,39 +2,22 @@
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import numpy as np
+from torch import nn
 
 from mnemoscope.audit.answers.views import Need
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from mnemoscope.audit.models.data import DeviceData
-    from mnemoscope.audit.models.recipes import Recipe, Runtime
-    from mnemoscope.audit.records.request import Request
+from mnemoscope.unlearning.base import Deletion, Method
 
 __all__ = ["NoOp"]
 
 
 @dataclass(frozen=True)
-class NoOp:
+class NoOp(Method):
     """Return a copy of the model as it was."""
 
     name = "noop"
     needs = Need.NOTHING
-    exact = False
+    kinds = ("records", "class", "features", "labels")
 
-    def unlearn(
-        self,
-        model: "nn.Module",
-        request: "Request",
-        *,
-        recipe: "Recipe",
-        data: "DeviceData",
-        runtime: "Runtime",
-        rng: np.random.Generator,
-    ) -> "nn.Module":
-        """Return a deep copy; request, recipe and data are not read."""
-        return copy.deepcopy(model)
+    def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
+        return copy.deepcopy(deletion.original)

@@ -1,5 +1,6 @@
 """A data set on the device: bytes until a batch is used, then normalised floats by constants known beforehand."""
 
+import copy
 import math
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from mnemoscope.audit.errors import InvalidInput
 if TYPE_CHECKING:
     from mnemoscope.audit.models.subject import Subject
     from mnemoscope.audit.records.datasets import Dataset
+    from mnemoscope.audit.records.request import Request
 
 __all__ = ["CHANNEL_CONSTANTS", "DeviceData"]
 
@@ -148,6 +150,40 @@ class DeviceData:
         if self._mean is not None and self._scale is not None:
             batch = (batch - self._mean) * self._scale
         return batch.movedim(-1, -3) if self.is_image else batch
+
+    def corrected(self, request: "Request") -> "DeviceData":
+        """Return the records with what the request takes out or puts right in its ``forget`` records.
+
+        "features": the named values become ``request.value``, as raw values. "labels": the labels become the request's.
+        For requests of records and classes these are the records as they are.
+
+        Raises:
+            InvalidInput: a feature or a label that the data does not have.
+        """
+        if request.kind not in ("features", "labels"):
+            return self
+        changed, rows = copy.copy(self), self.positions(request.forget)
+        if request.kind == "labels":
+            labels = np.asarray(request.labels)
+            if labels.min() < 0 or labels.max() >= self.n_classes:
+                raise InvalidInput(
+                    f"Request: labels {labels.min()} to {labels.max()}; {self.name!r} has the labels 0 to "
+                    f"{self.n_classes - 1}"
+                )
+            changed.y = self.y.clone()
+            changed.y[rows] = torch.from_numpy(labels.astype(np.int64)).to(self.device)
+            return changed
+        columns = np.asarray(request.features)
+        width = self.x[0].numel()
+        if columns.min() < 0 or columns.max() >= width:
+            raise InvalidInput(
+                f"Request: features {columns.min()} to {columns.max()}; records of {self.name!r} have the values 0 to "
+                f"{width - 1}, images row by row with their channels last"
+            )
+        changed.x = self.x.clone()
+        flat = changed.x.view(len(self.ids), width)
+        flat[rows[:, None], torch.from_numpy(columns).to(self.device)] = request.value
+        return changed
 
     def _turned(self, batch: Tensor, degrees: float) -> Tensor:
         if not self.is_image:

@@ -23,6 +23,10 @@ class UnlearningMethod(Protocol):
         name: as in a plan.
         needs: what it reads of the request, e.g. ``Need.FORGET_DATA | Need.RETAIN_DATA``; checked before any work.
         exact: whether it promises the distribution of retraining.
+
+    Three more are read where a method has them: ``kinds``, the requests it serves (records and classes otherwise);
+    ``optional``, what it reads where it is given; ``reading``, whether it is known from an abstract alone, so that no
+    table ranks it. A method with ``Need.HISTORY`` takes one more argument, ``history: History``.
     """
 
     @property

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,9 +18,31 @@ from mnemoscope.audit.models.data import DeviceData
 from mnemoscope.audit.models.recipes import SUBJECT, Recipe, Runtime, learning_rate
 from mnemoscope.audit.rng import child_seed
 
-__all__ = ["Batch", "BatchStream", "Trained", "batch_stream", "fit", "fresh_model", "make_optimizer", "train_model"]
+__all__ = [
+    "Batch",
+    "BatchStream",
+    "Trained",
+    "Watcher",
+    "batch_stream",
+    "fit",
+    "fresh_model",
+    "make_optimizer",
+    "train_model",
+]
 
 OnEpoch = Callable[[int, float], None]
+
+
+class Watcher(Protocol):
+    """Sees every step of a training; it may read the module, and must leave weights and random states alone."""
+
+    def before_step(self, module: nn.Module, batch: "Batch", inputs: Tensor, rate: float) -> None:
+        """Called with the inputs of the batch, moved and mirrored as the step sees them, and the learning rate."""
+        ...
+
+    def after_step(self, module: nn.Module, batch: "Batch") -> None:
+        """Called when the optimiser has moved the weights."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +166,7 @@ def train_model(
     runtime: Runtime,
     init: nn.Module | None = None,
     on_epoch: OnEpoch | None = None,
+    watcher: Watcher | None = None,
 ) -> Trained:
     """Train one model from scratch, or on from a copy of ``init``.
 
@@ -157,13 +181,14 @@ def train_model(
         runtime: threads.
         init: start from a copy of this module instead of from fresh weights.
         on_epoch: called with the number of epochs done and the epoch's mean loss.
+        watcher: sees every step.
 
     Raises:
         InvalidInput: empty, repeated or unknown ids; a recipe that does not fit the data.
         AuditError: the loss stopped being finite; the message names epoch and rate.
     """
     module = fresh_model(recipe, data, seed=seed) if init is None else copy.deepcopy(init)
-    seen, loss = _run(module, recipe, data, ids, seed=seed, runtime=runtime, on_epoch=on_epoch)
+    seen, loss = _run(module, recipe, data, ids, seed=seed, runtime=runtime, on_epoch=on_epoch, watcher=watcher)
     return Trained(module.eval(), seen, loss)
 
 
@@ -246,6 +271,7 @@ def _run(
     max_grad_norm: float | None = None,
     freeze_norm: bool = False,
     on_epoch: OnEpoch | None = None,
+    watcher: Watcher | None = None,
 ) -> tuple[NDArray[np.int64], tuple[float, ...]]:
     stream = batch_stream(data, ids, recipe, seed)
     planned = (recipe.epochs if epochs is None else epochs) * stream.steps
@@ -276,9 +302,12 @@ def _run(
             total = torch.zeros((), device=data.device)
             count = 0
             for batch in stream.epoch()[: steps - step]:
+                rate = learning_rate(recipe, step, steps, peak=lr)
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(recipe, step, steps, peak=lr)
+                    group["lr"] = rate
                 x = data.inputs(batch.positions, flip=batch.flip, shift=batch.shift)
+                if watcher is not None:
+                    watcher.before_step(module, batch, x, rate)
                 if private is not None:
                     loss = private.backward(x, data.y[batch.positions], loss_sign=loss_sign)
                 else:
@@ -293,6 +322,8 @@ def _run(
                 if max_grad_norm is not None:
                     nn.utils.clip_grad_norm_(weights, max_grad_norm)
                 optimizer.step()
+                if watcher is not None:
+                    watcher.after_step(module, batch)
                 seen[batch.positions] = True
                 total += loss.detach() * batch.positions.numel()
                 count += batch.positions.numel()

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from mnemoscope.audit.rng import generator
 __all__ = ["Request", "refuse_overlaps", "select_records"]
 
 Ids = NDArray[np.int64]
+Kind = Literal["records", "class", "features", "labels"]
 
 FORMS = "keys or ids with commas, a folder, class:NAME, random:600, random:10%, or a CSV file of keys or ids"
 
@@ -28,30 +29,78 @@ class Request:
     """What one model is asked to forget.
 
     Attributes:
-        kind: "records", or "class" when all records of one class are to go.
-        forget: ids to be deleted.
+        kind: "records"; "class" when all records of one class are to go; "features" when values of the forget records
+            are to go, and "labels" when their labels were wrong: those records stay, corrected, in what the model is to
+            know (Warnecke et al. 2023, arXiv 2108.11577).
+        forget: ids to be deleted, or of the records that are corrected.
         retain: ids the model was trained on and keeps.
         validation: ids a method may tune on; they may not serve as never-seen records.
+        trained: ids the optimiser saw, where they were recorded.
+        features: "features" only: which values of a record go, int64 places in its flattened values (columns of a
+            table; of an image row by row, channels last).
+        value: "features" only: what stands in their place, a raw value.
+        labels: "labels" only: (forget.size,) int64, the right label of each forget record, in their order.
     """
 
-    kind: Literal["records", "class"]
+    kind: Kind
     forget: Ids
     retain: Ids
     validation: Ids
+    trained: Ids | None = None
+    features: Ids | None = None
+    value: float = 0.0
+    labels: Ids | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("records", "class"):
-            raise InvalidInput(f"Request: kind={self.kind!r} must be 'records' or 'class'")
+        if self.kind not in get_args(Kind):
+            raise InvalidInput(f"Request: kind={self.kind!r} is unknown; allowed: {', '.join(get_args(Kind))}")
         sets = {"forget": self.forget, "retain": self.retain, "validation": self.validation}
         for name, ids in sets.items():
-            if ids.ndim != 1 or ids.dtype != np.int64 or np.unique(ids).size != ids.size:
-                raise InvalidInput(
-                    f"Request: {name} must be int64 ids (k,) without repeats, given {ids.dtype} {ids.shape}"
-                )
+            _require_ids(name, ids, unique=True)
         for first, second, shared in _overlaps(sets):
             raise InvalidInput(
                 f"Request: {first} and {second} share {shared.size} ids, the first {shared[:5].tolist()}"
             )
+        if not self.forget.size:
+            raise InvalidInput("Request: the forget set is empty; name at least one record to forget")
+        if self.trained is not None:
+            self._check_trained(self.trained)
+        for name, values, kind in (("features", self.features, "features"), ("labels", self.labels, "labels")):
+            if (values is not None) != (self.kind == kind):
+                raise InvalidInput(
+                    f"Request: {name} are given for kind={kind!r} and for no other; kind is {self.kind!r}"
+                )
+            if values is not None:
+                _require_ids(name, values, unique=name == "features")
+        if self.labels is not None and self.labels.size != self.forget.size:
+            raise InvalidInput(
+                f"Request: {self.labels.size} labels for {self.forget.size} forget records; give one each"
+            )
+        if self.features is not None and not self.features.size:
+            raise InvalidInput("Request: no features named; name at least one value to take out")
+
+    def _check_trained(self, trained: Ids) -> None:
+        _require_ids("trained", trained, unique=True)
+        for name, ids in (("forget", self.forget), ("retain", self.retain)):
+            strangers = np.setdiff1d(ids, trained)
+            if strangers.size:
+                raise InvalidInput(
+                    f"Request: {strangers.size} of {ids.size} {name} records were never in this model's training, the "
+                    f"first {strangers[:5].tolist()}; there is nothing to forget of them: leave them out"
+                )
+        if self.kind in ("records", "class") and np.isin(trained, self.forget).all():
+            raise InvalidInput(
+                f"Request: the forget set is the whole training set ({trained.size} records): nothing would be left to "
+                "know. Put an untrained model in its place instead of unlearning"
+            )
+
+
+def _require_ids(name: str, ids: Ids, *, unique: bool) -> None:
+    given = f"given {getattr(ids, 'dtype', type(ids).__name__)} {getattr(ids, 'shape', '')}"
+    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype != np.int64:
+        raise InvalidInput(f"Request: {name} must be an int64 array (k,), {given}")
+    if unique and np.unique(ids).size != ids.size:
+        raise InvalidInput(f"Request: {name} must be int64 (k,) without repeats, {given}")
 
 
 def refuse_overlaps(dataset: Dataset, sets: Mapping[str, Ids]) -> None:

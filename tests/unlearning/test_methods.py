@@ -1,73 +1,22 @@
 """Unlearning methods: the contract, what each promises, and a contract that can fail."""
 
 import copy
-import functools
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from toy_models import N, mlp_subject
+from toy_models import request as deletion
 
 from mnemoscope.audit.answers.signals import compute_signal
 from mnemoscope.audit.errors import AuditError, InvalidInput
 from mnemoscope.audit.testing import ContractViolation
-from mnemoscope.audit.testing_methods import METHOD_CHECKS, MethodSubject, method_contract
+from mnemoscope.audit.testing_methods import METHOD_CHECKS, MethodSubject
 from mnemoscope.unlearning import DEFAULT_METHODS, METHODS
-
-N = 240
-
-
-@dataclass(frozen=True, eq=False)
-class Deletion:
-    """The fields of a request that methods read."""
-
-    kind: str
-    forget: np.ndarray
-    retain: np.ndarray
-    validation: np.ndarray
-
-
-def deletion(forget, *, kind="records", validation=()):
-    forget = np.asarray(forget, np.int64)
-    return Deletion(kind, forget, np.setdiff1d(np.arange(N), forget), np.asarray(validation, np.int64))
-
-
-@functools.cache
-def subject():
-    from mnemoscope.audit.models.data import DeviceData
-    from mnemoscope.audit.models.recipes import Recipe, Runtime
-    from mnemoscope.audit.models.training import train_model
-
-    digits = load_digits()
-    n = 600
-    dataset = SimpleNamespace(
-        name="digits",
-        kind="table",
-        ids=np.arange(n),
-        labels=digits.target[:n].astype(np.int64),
-        classes=tuple("0123456789"),
-        values=(digits.data[:n] / 16).astype(np.float32),
-        source_values=(digits.data[:n] / 16).astype(np.float32),
-    )
-    data, runtime = DeviceData(dataset), Runtime(device="cpu", threads=1)
-    recipe = Recipe(architecture="mlp:64", lr=0.2, epochs=20, batch_size=32)
-    model = train_model(recipe, data, np.arange(N), seed=1, runtime=runtime).module
-    return MethodSubject(model, deletion(range(60)), deletion(range(60, 120)), recipe, data, runtime)
-
-
-# noop is the control that must do nothing, whatever is asked.
-EXEMPT = {"noop": frozenset({"method_works", "method_reads_the_request"})}
-CASES = method_contract(METHODS, subject, exempt=EXEMPT)
-
-
-@pytest.mark.parametrize("check", [c for _, c in CASES], ids=[i for i, _ in CASES])
-def test_contract(check):
-    check()
 
 
 def unlearn(method, request, *, seed=0):
-    s = subject()
+    s = mlp_subject()
     rng = np.random.default_rng(seed)
     return method.unlearn(s.model, request, recipe=s.recipe, data=s.data, runtime=s.runtime, rng=rng)
 
@@ -75,7 +24,7 @@ def unlearn(method, request, *, seed=0):
 def loss(model, ids):
     from mnemoscope.audit.models.inference import infer_logits
 
-    s = subject()
+    s = mlp_subject()
     ids = np.asarray(ids)
     labels = s.data.y[s.data.positions(ids)].numpy()
     return -compute_signal("negative_loss", infer_logits(model, s.data, ids, runtime=s.runtime), labels).mean()
@@ -86,11 +35,11 @@ def state(model):
 
 
 def test_noop_is_the_model():
-    assert state(unlearn(METHODS["noop"](), deletion(range(60)))) == state(subject().model)
+    assert state(unlearn(METHODS["noop"](), deletion(range(60)))) == state(mlp_subject().model)
 
 
 def test_retraining_reads_nothing_of_the_model_and_nothing_of_the_forget_records():
-    s, request = subject(), deletion(range(60))
+    s, request = mlp_subject(), deletion(range(60))
     plain = unlearn(METHODS["retrain"](), request)
     spoilt = copy.deepcopy(s.model)
     for parameter in spoilt.parameters():
@@ -106,7 +55,7 @@ def test_retraining_reads_nothing_of_the_model_and_nothing_of_the_forget_records
 
 
 def test_finetuning_reads_no_forget_record():
-    s, request = subject(), deletion(range(60))
+    s, request = mlp_subject(), deletion(range(60))
     data = copy.copy(s.data)
     data.x = s.data.x.clone()
     data.x[:60] = 0.0
@@ -117,7 +66,7 @@ def test_finetuning_reads_no_forget_record():
 
 
 def test_ascent_reads_no_retained_record():
-    s, request = subject(), deletion(range(60))
+    s, request = mlp_subject(), deletion(range(60))
     data = copy.copy(s.data)
     data.x = s.data.x.clone()
     data.x[60:N] = 0.0
@@ -130,7 +79,7 @@ def test_ascent_reads_no_retained_record():
 def test_ascent_stops_near_what_unseen_records_look_like():
     unseen = np.arange(N, 600)
     request = deletion(range(60), validation=unseen)
-    s = subject()
+    s = mlp_subject()
     target = loss(s.model, request.validation)
     before = loss(s.model, request.forget)
     after = loss(unlearn(METHODS["gradient_ascent"](epochs=40), request), request.forget)
@@ -139,7 +88,7 @@ def test_ascent_stops_near_what_unseen_records_look_like():
 
 
 def test_ascent_on_a_class_stops_at_the_cost_of_a_guess_and_a_wild_rate_cannot_run_away():
-    labels = subject().data.y[:N].numpy()
+    labels = mlp_subject().data.y[:N].numpy()
     request = deletion(np.flatnonzero(labels == 3), kind="class")
     guess = np.log(10)
     calm = loss(unlearn(METHODS["gradient_ascent"](epochs=40), request), request.forget)
@@ -150,7 +99,7 @@ def test_ascent_on_a_class_stops_at_the_cost_of_a_guess_and_a_wild_rate_cannot_r
     # The plain, unbounded objective on the same records:
     from mnemoscope.audit.models.training import fit
 
-    s, plain = subject(), copy.deepcopy(subject().model)
+    s, plain = mlp_subject(), copy.deepcopy(mlp_subject().model)
     with pytest.raises(AuditError, match="diverged"):
         fit(plain, s.recipe, s.data, request.forget, seed=0, runtime=s.runtime, loss_sign=-1.0, epochs=60, lr=0.5)
 
@@ -208,7 +157,7 @@ class Broken:
     ],
 )
 def test_the_contract_catches_a_faulty_method(fault, check):
-    s = subject()
+    s = mlp_subject()
     own = MethodSubject(copy.deepcopy(s.model), s.request, s.other_request, s.recipe, s.data, s.runtime)
     function = {c.__name__: c for c in METHOD_CHECKS}[check]
     function(Broken("none"), own)

@@ -1,0 +1,31 @@
+"""Every method keeps the contract on an MLP, and its form on networks with and without normalisation."""
+
+import pytest
+from toy_models import NETWORKS, mlp_subject, network_subject
+
+from mnemoscope.audit.testing_methods import method_contract, method_keeps_form, method_works
+from mnemoscope.unlearning import METHODS
+
+EXEMPT = {
+    # The control that must do nothing, whatever is asked.
+    "noop": frozenset({"method_works", "method_reads_the_request"}),
+}
+"""Checks that do not apply, with the reason."""
+
+SETTINGS: dict[str, dict[str, object]] = {}
+"""Settings that suit 240 records of 64 values and an MLP, where a method's defaults are made for large networks."""
+
+CASES = method_contract(METHODS, mlp_subject, exempt=EXEMPT, settings=SETTINGS)
+
+
+@pytest.mark.parametrize("check", [c for _, c in CASES], ids=[i for i, _ in CASES])
+def test_contract(check):
+    check()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "noop"])
+def test_networks(name, network):
+    method, subject = METHODS[name](**SETTINGS.get(name, {})), network_subject(network)
+    method_works(method, subject)
+    method_keeps_form(method, subject)
