@@ -77,8 +77,11 @@ class Plan:
             f"subjects: the name {name!r} is given {names.count(name)} times; give each subject a name of its own"
             for name in sorted({name for name in names if names.count(name) > 1})
         ]
-        twice = sorted({name for name in self.attacks.run if self.attacks.run.count(name) > 1})
-        faults += [f"attacks.run: {name!r} is listed twice" for name in twice]
+        faults += [
+            f"{key}: {name!r} is listed {listed.count(name)} times; list it once"
+            for key, listed in self._lists().items()
+            for name in sorted({name for name in listed if listed.count(name) > 1})
+        ]
         if self.attacks.run:
             faults += [
                 f"attacks.settings.{name}: {name!r} is not in attacks.run{nearest(name, self.attacks.run)}"
@@ -91,6 +94,17 @@ class Plan:
                 faults.append(f"attacks.primary={primary!r} is not in attacks.run{nearest(primary, self.attacks.run)}")
         if faults:
             raise InvalidInput("; ".join(faults))
+
+    def _lists(self) -> dict[str, tuple[str | float, ...]]:
+        """Every list of the plan in which a value counts once."""
+        return {
+            "attacks.run": self.attacks.run,
+            "attacks.queries": self.attacks.queries,
+            "attacks.measures": self.attacks.measures or (),
+            "attacks.reconstructions": self.attacks.reconstructions,
+            "defences.answers": self.defences.answers or (),
+            "defences.dp_noise": self.defences.dp_noise,
+        }
 
     @property
     def digest(self) -> str:
