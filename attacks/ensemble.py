@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from mnemoscope.attacks.classifiers import ClassifierKind, FittedClassifier, check_classifier, fit_classifier
 from mnemoscope.attacks.shadow_rows import canonical_models, drawn_pairs
-from mnemoscope.audit.answers.protocols import Attack, Scorer, queries_of, score_fleet
+from mnemoscope.audit.answers.model_counts import least_models
+from mnemoscope.audit.answers.protocols import Attack, FleetAttack, Scorer, queries_of, score_fleet
 from mnemoscope.audit.answers.views import Need, Reference, Side, View
 from mnemoscope.audit.errors import InvalidInput
 
@@ -79,6 +80,12 @@ class Ensemble:
             needs |= attack.needs
         return needs
 
+    @property
+    def least_models(self) -> int:
+        """Models on each side of a record that the reference must have: one more than any base that leaves one out."""
+        least = [(least_models(attack), isinstance(attack, FleetAttack)) for attack in self.attacks()]
+        return max(number + closed if number else 0 for number, closed in least)
+
     def attacks(self) -> tuple[Attack, ...]:
         """Make the stacked attacks.
 
@@ -99,6 +106,7 @@ class Ensemble:
         Raises:
             InvalidInput: too few models for an attack to leave one out; the records are named.
         """
+        self._require(reference)
         attacks = self.attacks()
         seeds = rng.integers(2**63 - 1, size=(2, len(attacks)))
         scores = stacked_scores(attacks, reference, folds=self.folds, seeds=seeds[0])
@@ -111,6 +119,17 @@ class Ensemble:
             for attack, seed in zip(attacks, seeds[1], strict=True)
         ]
         return EnsembleScorer(tuple(scorers), fitted)
+
+    def _require(self, reference: Reference) -> None:
+        for need, side in ((Need.SHADOW_IN, Side.IN), (Need.SHADOW_OUT, Side.OUT)):
+            lacking = reference.ids[(reference.side == side).sum(axis=0) < self.least_models]
+            if need in self.needs and lacking.size:
+                shown = ", ".join(str(i) for i in lacking[:10]) + (", ..." if lacking.size > 10 else "")
+                raise InvalidInput(
+                    f"{self.name} leaves each of its {reference.n_models} shadow models out in turn: every record "
+                    f"needs {self.least_models} or more {side.name} models, and {lacking.size} records have fewer "
+                    f"(ids {shown}). Add shadow models (design.models in a plan), or run the stacked attacks by themselves"
+                )
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.checks import check_resolution
 from mnemoscope.audit.answers.defences import parse_defence
+from mnemoscope.audit.answers.games import GAMES
+from mnemoscope.audit.answers.model_counts import check_model_counts
 from mnemoscope.audit.answers.protocols import Attack, check_needs, queries_of
 from mnemoscope.audit.answers.reconstruction import Reconstruction
 from mnemoscope.audit.answers.views import Need
@@ -122,6 +124,11 @@ class PreparedAudit:
         self.attacks: list[Attack] = [load_attack(spec, ATTACKS) for spec in specs]
         check_needs([(attack.name, attack.needs) for attack in self.attacks], OFFERED)
         names = [attack.name for attack in self.attacks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidInput(
+                f"attacks.run: several attacks go by the name {', '.join(map(repr, twice))}, and results are kept by "
+                "name; list each once, or give one in a file of yours another name"
+            )
         if plan.attacks.primary is not None and plan.attacks.primary not in names:
             raise InvalidInput(f"attacks.primary={plan.attacks.primary!r} is not run; attacks run: {', '.join(names)}")
         single = [attack.name for attack in self.attacks if not reads_both(attack)]
@@ -145,6 +152,7 @@ class PreparedAudit:
         wanted = DEFAULT_DEFENCES if plan.defences.answers is None else plan.defences.answers
         self.defences = tuple(parse_defence(text) for text in wanted)
         self._check_queries()
+        self._check_models()
         self._check_reconstructions()
         self._check_private()
 
@@ -164,6 +172,14 @@ class PreparedAudit:
                 faults.append(f"{who}: {error}")
         if faults:
             raise InvalidInput("; ".join(faults) + ". Leave these out, or ask what this data can be asked")
+
+    def _check_models(self) -> None:
+        """Refuse attacks for which this design has too few models, before any is trained."""
+        role = self.design.roles_of(self.design.audited)
+        for both, games in ((False, ("forgetting",)), (True, ("difference-never", "difference-kept"))):
+            playing = [attack for attack in self.attacks if reads_both(attack) is both]
+            for game in games:
+                check_model_counts(playing, GAMES[game].side(role), self.design.fold)
 
     def _plant_canaries(self) -> Canaries | None:
         """Put noisy copies in the place of the audited records, where the plan asks for it."""

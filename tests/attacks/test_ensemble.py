@@ -204,7 +204,7 @@ def test_it_needs_what_its_parts_need():
 
 def test_too_few_models_are_named_by_record():
     fleet = toy_fleet(2.0).select([0, 1, 3, 4])
-    with pytest.raises(InvalidInput, match=r"records have fewer than 2 IN models: ids 1\d\d\d"):
+    with pytest.raises(InvalidInput, match=r"needs 2 or more IN models, and 71 records have fewer \(ids 1\d\d\d"):
         Ensemble("lira, loss").fit(fleet, rng=rng())
 
 

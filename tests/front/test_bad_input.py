@@ -363,3 +363,14 @@ def test_control_c_keeps_the_store_and_the_same_command_goes_on(tmp_path):
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "out/result.json").exists()
     assert {name: (keys / name).stat().st_mtime_ns for name in kept} == kept
+
+
+def test_attacks_with_too_few_models_or_one_name_twice_are_refused_before_any_work(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.replace('run = ["lira"]', 'run = ["lira", "ensemble"]'))
+    refused("plan", "check", str(plan), says=("'ensemble' needs 2 or more models IN", "design.models of about 12"))
+    plan.write_text(PLAN.replace("models = 6", "models = 12").replace('run = ["lira"]', 'run = ["lira", "ensemble"]'))
+    assert [attack.name for attack in PreparedAudit(load_plan(plan)).attacks] == ["lira", "ensemble"]
+    both = 'run = ["lira", "lira_shared"]\n[attacks.settings.lira]\nvariance = "shared"'
+    plan.write_text(PLAN.replace('run = ["lira"]', both))
+    refused("plan", "check", str(plan), says=("several attacks go by the name 'lira_shared'", "list each once"))
