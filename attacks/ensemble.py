@@ -128,7 +128,7 @@ class Ensemble:
                 raise InvalidInput(
                     f"{self.name} leaves each of its {reference.n_models} shadow models out in turn: every record "
                     f"needs {self.least_models} or more {side.name} models, and {lacking.size} records have fewer "
-                    f"(ids {shown}). Add shadow models (design.models in a plan), or run the stacked attacks by themselves"
+                    f"(ids {shown}). Add shadow models (design.models in a plan), or run the stacked attacks alone"
                 )
 
 

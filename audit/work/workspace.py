@@ -386,7 +386,7 @@ class Workspace:
             raise InvalidInput(f"queries={list(queries)!r}: name at least one query, and each once")
         ids = np.asarray(ids, np.int64)
         found = [self._answers_of(model, ids, tuple(queries)) for model in models]
-        tasks = [(task, len(task.keys)) for _, task in found if task is not None]
+        tasks: list[tuple[Task, int]] = [(task, len(task.keys)) for _, task in found if task is not None]
         self._run(f"ask {models[0].fleet}", tasks, len(models) * len(queries))
         return self._gathered([keys for keys, _ in found], len(queries))
 
