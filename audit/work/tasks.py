@@ -41,7 +41,7 @@ COMPUTED = "computed"
 ADOPTED = "adopted"
 
 TRAIN_VERSION = 1
-UNLEARN_VERSION = 1
+UNLEARN_VERSION = 2
 ANSWERS_VERSION = 1
 STACK_VERSION = 1
 """Raised by hand when code changes what a task of this kind computes."""
