@@ -8,7 +8,7 @@ import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -122,11 +122,20 @@ class Deletion:
             yield Batch(self.data.inputs(positions), self.data.y[positions], positions)
 
     def answer(self, module: nn.Module, x: Tensor) -> Tensor:
-        """Return float32 logits (b, c), computed in the recipe's precision."""
+        """Return float32 logits (b, c), computed in the recipe's precision.
+
+        For a batch of one record batch normalisation uses its running statistics: one record has no variance.
+        """
         bf16 = self.recipe.precision == "bf16"
-        with torch.autocast(self.data.device.type, dtype=torch.bfloat16, enabled=bf16):
+        alone = still_norm(module) if x.shape[0] == 1 else nullcontext()
+        with alone, torch.autocast(self.data.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits: Tensor = module(x)
         return logits.float()
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the user's own training loss of a batch: mean cross-entropy, smoothed as in the recipe."""
+        logits = self.answer(module, batch.x)
+        return nn.functional.cross_entropy(logits, batch.y, label_smoothing=self.recipe.label_smoothing)
 
     def optimizer(
         self,
