@@ -77,8 +77,9 @@ class LiRAFinitePopulation:
         online: as in ``LiRA``.
         variance: as in ``LiRA``. Each record's own by default, as in the paper: with "shrunk" both sides share a
             variance, every log ratio shrinks by the factor and the order stays as it is.
-        inclusion: share of the pool that a model trains on. None reads it off the sides, IN / (IN + OUT) over all
-            reference models and records: right where every record of the pool is audited and none is left out.
+        inclusion: share of the pool that a model trains on. An audit of a fleet fills in what its design knows, see
+            ``inclusion_of``. Elsewhere None reads it off the sides, IN / (IN + OUT) over all reference models and
+            records: right where every record of the pool is audited and none is left out; a flag says where one is.
         seed_share: share of the variance that is not due to which records are in, in [0, 1]; see ``pool_factor``.
         signal: as in ``LiRA``.
     """
@@ -130,10 +131,17 @@ class LiRAFinitePopulation:
         return total
 
     def flags(self, reference: Reference, *, left_out: bool = False) -> tuple[str, ...]:
-        """As of ``LiRA``."""
+        """As of ``LiRA``, and where the sides do not show the share that the correction is made with."""
+        left = float((reference.side == Side.LEAVE_OUT).mean())
+        said: tuple[str, ...] = ()
+        if self.inclusion is None and left:
+            said = (
+                f"the share of the pool in training was read off the sides, {left:.0%} of which are left out; "
+                "set inclusion where it is known",
+            )
         if self.variance != "per-record":
-            return ()
-        return variance_flags(reference, online=self.online, left_out=left_out)
+            return said
+        return (*variance_flags(reference, online=self.online, left_out=left_out), *said)
 
     def _factor(self, side: NDArray[np.int8]) -> Floats:
         """The factor () that a whole reference shows."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mnemoscope.audit.answers.checks import check_resolution
 from mnemoscope.audit.answers.defences import parse_defence
 from mnemoscope.audit.answers.games import GAMES
+from mnemoscope.audit.answers.inclusion import told_inclusion
 from mnemoscope.audit.answers.model_counts import check_model_counts
 from mnemoscope.audit.answers.protocols import Attack, check_needs, queries_of
 from mnemoscope.audit.answers.reconstruction import Reconstruction
@@ -269,7 +270,8 @@ class PreparedAudit:
     @cached_property
     def powers(self) -> list[Power]:
         """Whole-rule power of every candidate alpha, from counts alone; equal counts share one simulation."""
-        attack = next(a for a in self.attacks if a.name == self.primary)
+        chosen = [a for a in self.attacks if a.name == self.primary]
+        attack = told_inclusion(chosen, GAMES["forgetting"], self.design.role)[0]
         role = self.design.roles_of(self.design.audited)
         alphas = self.policy.candidates()
         n_population = self._count(Role.POPULATION) if Need.POPULATION in attack.needs else 0

@@ -108,10 +108,11 @@ class ProcedureAudit(ScoredFleets):
         if self.alpha is None:
             return None
         reference = self.asked(self.primary, self.reference("control"))
+        attack = self.told(self.primary, "forgetting")
 
         def scorer(side: NDArray[np.int8]) -> NDArray[np.float64]:
             rng = generator(self.seed, "negative control")
-            return score_fleet(self.primary, reference.with_side(side), rng=rng)
+            return score_fleet(attack, reference.with_side(side), rng=rng)
 
         return negative_control(
             scorer,

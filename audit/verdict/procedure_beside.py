@@ -152,7 +152,7 @@ class Beside:
         given = given if defence is None else defend(given, defence)
         side = GAMES[game].side(self.fleets.inputs.role)
         rng = generator(self.fleets.seed, "defence", name, game)
-        cells = score_fleet(attack, given.with_side(side), rng=rng)
+        cells = score_fleet(self.fleets.told(attack, game), given.with_side(side), rng=rng)
         scores = FleetScores(cells, side, self.fleets.inputs.design.fold)
         accuracy = self._accuracy(answers)
         return defended_row(name, attack, game, models, scores, self.fleets.alpha, self.fleets.policy, accuracy)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.games import GAMES
+from mnemoscope.audit.answers.inclusion import told_inclusion
 from mnemoscope.audit.answers.protocols import Attack, flags_of, fleet_thresholds, queries_of, score_fleet
 from mnemoscope.audit.answers.views import Need, Reference
 from mnemoscope.audit.errors import InvalidInput
@@ -80,12 +81,16 @@ class ScoredFleets:
             self._asked[key] = (reference, reference.asking(queries))
         return self._asked[key][1]
 
+    def told(self, attack: Attack, game: str) -> Attack:
+        """The attack with what the design knows of a game's models and their answers do not show."""
+        return told_inclusion([attack], GAMES[game], self.inputs.design.role)[0]
+
     def score(self, attack: Attack, game: str, reference: Reference) -> FleetScores:
         """Score every member of a fleet in one game."""
         side = GAMES[game].side(self.inputs.role)
         rng = generator(self.seed, "attack", attack.name, game)
         given = self.asked(attack, reference).with_side(side)
-        return FleetScores(score_fleet(attack, given, rng=rng), side, self.inputs.design.fold)
+        return FleetScores(score_fleet(self.told(attack, game), given, rng=rng), side, self.inputs.design.fold)
 
     def shared(self, attack: Attack, game: str, fleet: str) -> FleetScores:
         """Scores on a shared fleet, kept."""
@@ -97,7 +102,7 @@ class ScoredFleets:
     def flags(self, attack: Attack, game: str, reference: Reference) -> str:
         """Where the attack's fit on this fleet is not what its settings ask for; "" where it is."""
         given = self.asked(attack, reference).with_side(GAMES[game].side(self.inputs.role))
-        return "; ".join(flags_of(attack, given, left_out=True))
+        return "; ".join(flags_of(self.told(attack, game), given, left_out=True))
 
     def pair(self, answers: FleetAnswers) -> Reference:
         """A fleet's answers with those of the models before deletion."""
@@ -111,7 +116,8 @@ class ScoredFleets:
     def thresholds(self, attack: Attack, reference: Reference) -> NDArray[np.float64] | None:
         """The attack's own decision threshold for each target model, set on other models; None where it has none."""
         given = self.asked(attack, reference).with_side(GAMES["forgetting"].side(self.inputs.role))
-        return fleet_thresholds(attack, given, rng=generator(self.seed, "threshold", attack.name))
+        told = self.told(attack, "forgetting")
+        return fleet_thresholds(told, given, rng=generator(self.seed, "threshold", attack.name))
 
     def correct(self, test: NDArray[np.float32]) -> NDArray[np.bool_]:
         """(m, t) bool: which test records each model gets right."""

@@ -122,6 +122,7 @@ def test_no_op_is_outside_and_residual():
     assert subject.exposed, "records that carry the leak must be listed under false-discovery control"
 
 
+@pytest.mark.slow
 def test_exact_retraining_is_within_over_seeds():
     words = []
     for seed in range(6):
@@ -224,6 +225,7 @@ def test_permuting_sides_keeps_counts_per_record_and_left_out_cells():
     assert np.abs((permute_sides(side, rng) == 1)[:5].mean(axis=1) - 0.4).max() < 0.03
 
 
+@pytest.mark.slow
 def test_negative_control_p_values_are_uniform_under_the_null():
     design = make_design()
     side = np.where(design.role[:, :N] == FORGOTTEN, 1, np.where(design.role[:, :N] == NEVER, 0, -1)).astype(np.int8)
@@ -298,3 +300,23 @@ def test_the_assumed_leak_catches_the_stated_share():
     for alpha, caught in ((0.01, 0.1), (0.05, 0.5)):
         x = rng.normal(size=400_000) + leak_scale(alpha, caught) * rng.standard_gamma(0.6, 400_000)
         assert (x > np.quantile(rng.normal(size=400_000), 1 - alpha)).mean() == pytest.approx(caught, rel=0.03)
+
+
+def test_every_game_tells_an_attack_the_share_of_the_pool_that_its_models_trained_on(monkeypatch):
+    from mnemoscope.attacks.lira_corrected import LiRAFinitePopulation
+
+    attack, seen = LiRAFinitePopulation(), []
+    real = LiRAFinitePopulation.score_fleet
+
+    def watched(self, reference, *, rng):
+        seen.append(self.inclusion)
+        return real(self, reference, rng=rng)
+
+    monkeypatch.setattr(LiRAFinitePopulation, "score_fleet", watched)
+    base, design, rng = make_audit()
+    audit = ProcedureAudit(base.inputs, [attack], primary=attack.name, policy=base.policy, alpha=ALPHA, seed=0)
+    subject = audit.subject("no-op", base.inputs.before, method="no-op", settings={}, gates=passed_gates())
+    # After deletion a model holds the third that is kept, before it the two thirds that are kept or forgotten.
+    assert {round(share, 9) for share in seen} == {round(1 / 3, 9), round(2 / 3, 9)}
+    assert len(seen) > 4
+    assert not any("read off the sides" in finding.note for finding in subject.findings)
