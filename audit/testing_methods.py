@@ -243,7 +243,7 @@ def method_refuses_what_it_cannot_do(method: "UnlearningMethod", subject: Method
         (Need.VALIDATION_DATA, {"validation": nothing}, MissingNeed),
     ):
         if need in method.needs:
-            _refused(method, subject, error, request=dataclasses.replace(request, **lacking))
+            _refused(method, subject, error, request=cast(Any, dataclasses.replace)(request, **lacking))
     known = {"records": subject.request, **{kind: pair[0] for kind, pair in subject.others.items()}}
     for kind, foreign in known.items():
         if kind not in kinds_of(method):

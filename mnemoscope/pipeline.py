@@ -14,21 +14,19 @@ from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.procedure import FleetAnswers, ProcedureAudit, ProcedureInput
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import AuditResult, Endpoint, GateResult, ModelGroup, NotRun
-from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan, SubjectPlan
+from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan
 from mnemoscope.preparation import DP_DELTA, PreparedAudit, commit_plan, data_checks, data_summary, refuse_changed_data
 from mnemoscope.progress import Progress
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 from mnemoscope.reconstruction import coverage, reconstruct
 
 if TYPE_CHECKING:
+    from mnemoscope.audit.models.protocol import TrainsItself, UnlearningMethod
     from mnemoscope.audit.models.recipes import Recipe
     from mnemoscope.audit.work.store import Store
     from mnemoscope.audit.work.workspace import ModelRef, Workspace
 
-__all__ = ["DEFAULT_SUBJECTS", "demo_plan", "run_plan"]
-
-DEFAULT_SUBJECTS = tuple(SubjectPlan(name) for name in ("noop", "finetune", "gradient_ascent", "retrain"))
-"""What a plan without subjects compares: the control that must be caught, two baselines, and exact retraining."""
+__all__ = ["demo_plan", "run_plan"]
 
 
 def demo_plan(*, seed: int = 0, device: str = "auto") -> Plan:
@@ -52,11 +50,9 @@ def run_plan(
     Returns:
         The result, one subject for each deletion procedure of the plan.
     """
+    from mnemoscope.audit.models.protocol import TrainsItself, trainer_of
     from mnemoscope.audit.models.training import fresh_model
-    from mnemoscope.audit.work.plan import load_method
     from mnemoscope.audit.work.store import Store
-    from mnemoscope.unlearning import METHODS
-    from mnemoscope.unlearning.retrain import Retrain
 
     opened = Store(store)
     prepared = PreparedAudit(plan, store=opened, progress=progress)
@@ -68,75 +64,43 @@ def run_plan(
     prepared.check_private_layers(fresh_model(workspace.recipe, workspace.device_data, seed=0))
     checks, data_gates = data_checks(prepared)
     committed = commit_plan(plan, prepared.alpha, out)
-    fleets = _Fleets(prepared, workspace)
-    both = any(reads_both(attack) for attack in prepared.attacks)
-    inputs = ProcedureInput(
-        design=prepared.design,
-        keys=prepared.dataset.keys_of(prepared.design.audited),
-        labels=fleets.labels(prepared.design.audited),
-        population_ids=fleets.population,
-        population_labels=fleets.labels(fleets.population),
-        test_labels=fleets.labels(fleets.test),
-        before=fleets.answers("before", workspace.fleet("before")),
-        retrained=fleets.answers("retrained A", workspace.fleet("retrained", replica="A")),
-        control=fleets.answers("retrained B", workspace.fleet("retrained", replica="B")),
-        reseeded=fleets.answers("before B", workspace.fleet("before", replica="B")) if both else None,
-        queries=plan.attacks.queries,
-        canaries=prepared.canaries,
-    )
-    audit = ProcedureAudit(
-        inputs,
-        prepared.attacks,
-        primary=prepared.primary,
-        policy=prepared.policy,
-        alpha=prepared.alpha,
-        seed=plan.seed,
-        measures=prepared.measures,
-        defences=prepared.defences,
-        alternatives=_private_fleets(prepared, opened),
-    )
-    with watch.step("controls"):
-        told.step("controls", 0, 2)
-        audit.positive_control  # noqa: B018
-        told.step("controls", 1, 2)
-        audit.negative_control  # noqa: B018
-        told.step("controls", 2, 2)
+    schemes: dict[TrainsItself | None, _Scheme] = {
+        None: _Scheme(prepared, workspace, _private_fleets(prepared, opened))
+    }
     subjects = []
     refused: dict[str, str] = {}
     recovering: set[str] = set()
-    wanted_subjects = plan.subjects or DEFAULT_SUBJECTS
-    for i, wanted in enumerate(wanted_subjects):
-        method = load_method(wanted, METHODS, folder=plan.folder)
-        if isinstance(method, Retrain):
-            # Exact retraining as a subject is the third fleet: other seeds than the reference, trained like it.
-            models = workspace.fleet("retrained", replica="C")
-        else:
-            models = workspace.unlearned(wanted.name, method)
-        after = fleets.answers(wanted.name, models)
-        gates = [*data_gates, *fleets.gates(committed)]
+    for i, (wanted, method) in enumerate(zip(prepared.subjects, prepared.methods, strict=True)):
+        trainer = trainer_of(method)
+        if trainer not in schemes:
+            schemes[trainer] = _Scheme(prepared, _workspace(prepared, opened, workspace.recipe, trainer), [])
+        scheme = schemes[trainer]
+        models = scheme.models(wanted.name, method)
+        after = scheme.fleets.answers(wanted.name, models)
+        gates = [*data_gates, *scheme.fleets.gates(committed)]
         with watch.step("reconstruct"):
             recovered, why_not = reconstruct(
-                prepared.reconstructions, workspace, models, seed=plan.seed, level=prepared.policy.interval_level
+                prepared.reconstructions, scheme.workspace, models, seed=plan.seed, level=prepared.policy.interval_level
             )
             refused |= why_not
             recovering |= {row.attack for row in recovered}
         with watch.step("score"):
-            told.step("score", i, len(wanted_subjects))
+            told.step("score", i, len(prepared.subjects))
             subjects.append(
-                audit.subject(
+                scheme.audit.subject(
                     wanted.name,
                     after,
                     method=method.name,
                     settings=_flat(wanted.settings),
                     gates=gates,
-                    models=fleets.groups(wanted.name, models, method.name),
+                    models=scheme.fleets.groups(wanted.name, models, method.name),
                     flags=() if committed else ("exploratory",),
-                    cost_fraction=workspace.cost_fraction(models[0].fleet),
-                    structure=fleets.structure(models),
+                    cost_fraction=scheme.workspace.cost_fraction(models[0].fleet),
+                    structure=scheme.fleets.structure(models),
                     reconstructed=recovered,
                 )
             )
-            told.step("score", i + 1, len(wanted_subjects))
+            told.step("score", i + 1, len(prepared.subjects))
     result = AuditResult(
         title=plan.name,
         mode="procedure",
@@ -146,7 +110,7 @@ def run_plan(
         limits=limits_of("procedure", has_fleet=True, policy=prepared.policy),
         subjects=tuple(subjects),
         environment=environment(workspace.device_name),
-        costs=(*workspace.costs, *watch.costs()),
+        costs=(*(cost for scheme in schemes.values() for cost in scheme.workspace.costs), *watch.costs()),
         not_run=_not_run(prepared),
         coverage=coverage(
             [attack.name for attack in prepared.attacks],
@@ -162,7 +126,66 @@ def run_plan(
     return result
 
 
-def _workspace(prepared: PreparedAudit, store: "Store", recipe: "Recipe") -> "Workspace":
+class _Scheme:
+    """One way of training: its fleets, and the audit of what is deleted from them.
+
+    A method that trains its models itself (SISA) is compared with its own models: before deletion, trained by it
+    without the forgotten records, and so again with other seeds.
+    """
+
+    def __init__(
+        self, prepared: PreparedAudit, workspace: "Workspace", alternatives: list[tuple[str, FleetAnswers]]
+    ) -> None:
+        self.workspace = workspace
+        fleets = self.fleets = _Fleets(prepared, workspace)
+        plan, design = prepared.plan, prepared.design
+        both = any(reads_both(attack) for attack in prepared.attacks)
+        inputs = ProcedureInput(
+            design=design,
+            keys=prepared.dataset.keys_of(design.audited),
+            labels=fleets.labels(design.audited),
+            population_ids=fleets.population,
+            population_labels=fleets.labels(fleets.population),
+            test_labels=fleets.labels(fleets.test),
+            before=fleets.answers("before", workspace.fleet("before")),
+            retrained=fleets.answers("retrained A", workspace.fleet("retrained", replica="A")),
+            control=fleets.answers("retrained B", workspace.fleet("retrained", replica="B")),
+            reseeded=fleets.answers("before B", workspace.fleet("before", replica="B")) if both else None,
+            queries=plan.attacks.queries,
+            canaries=prepared.canaries,
+        )
+        self.audit = ProcedureAudit(
+            inputs,
+            prepared.attacks,
+            primary=prepared.primary,
+            policy=prepared.policy,
+            alpha=prepared.alpha,
+            seed=plan.seed,
+            measures=prepared.measures,
+            defences=prepared.defences,
+            alternatives=alternatives,
+        )
+        told = prepared.progress
+        with prepared.watch.step("controls"):
+            told.step("controls", 0, 2)
+            self.audit.positive_control  # noqa: B018
+            told.step("controls", 1, 2)
+            self.audit.negative_control  # noqa: B018
+            told.step("controls", 2, 2)
+
+    def models(self, name: str, method: "UnlearningMethod") -> "tuple[ModelRef, ...]":
+        """The fleet after deletion."""
+        from mnemoscope.unlearning.retrain import Retrain
+
+        if isinstance(method, Retrain):
+            # Exact retraining as a subject is the third fleet: other seeds than the reference, trained like it.
+            return self.workspace.fleet("retrained", replica="C")
+        return self.workspace.unlearned(name, method)
+
+
+def _workspace(
+    prepared: PreparedAudit, store: "Store", recipe: "Recipe", trainer: "TrainsItself | None" = None
+) -> "Workspace":
     from mnemoscope.audit.work.workspace import Workspace
 
     plan = prepared.plan
@@ -171,11 +194,12 @@ def _workspace(prepared: PreparedAudit, store: "Store", recipe: "Recipe") -> "Wo
         prepared.dataset,
         prepared.design,
         recipe,
-        runtime=plan.build_runtime(),
+        runtime=prepared.runtime(),
         seed=plan.seed,
         progress=prepared.progress.step,
         subject=plan.load_subject(),
         engine=plan.build_engine(),
+        trainer=trainer,
     )
 
 

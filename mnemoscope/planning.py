@@ -9,7 +9,6 @@ import numpy as np
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.work.plan import Plan
-from mnemoscope.pipeline import DEFAULT_SUBJECTS
 from mnemoscope.preparation import PreparedAudit
 from mnemoscope.progress import Progress
 
@@ -25,14 +24,10 @@ FLEETS: tuple[tuple["FleetName", "Replica"], ...] = (("before", "A"), ("retraine
 
 def _fleets(prepared: PreparedAudit) -> list[tuple["FleetName", "Replica"]]:
     """The fleets an audit trains: a subject that retrains and attacks on both versions each want one more."""
-    from mnemoscope.audit.work.plan import load_method
-    from mnemoscope.unlearning import METHODS
     from mnemoscope.unlearning.retrain import Retrain
 
-    plan = prepared.plan
-    methods = [load_method(subject, METHODS, folder=plan.folder) for subject in plan.subjects or DEFAULT_SUBJECTS]
     more: list[tuple[FleetName, Replica]] = []
-    if any(isinstance(method, Retrain) for method in methods):
+    if any(isinstance(method, Retrain) for method in prepared.methods):
         more.append(("retrained", "C"))
     if any(reads_both(attack) for attack in prepared.attacks):
         more.append(("before", "B"))
@@ -49,7 +44,7 @@ def _open(prepared: PreparedAudit) -> "Workspace":
         prepared.dataset,
         prepared.design,
         plan.build_recipe(),
-        runtime=plan.build_runtime(),
+        runtime=prepared.runtime(),
         seed=plan.seed,
         progress=prepared.progress.step,
         subject=plan.load_subject(),
@@ -63,11 +58,13 @@ def check_plan(plan: Plan, *, store: str | Path, progress: Progress | None = Non
         InvalidInput: an entry that is not allowed, or a data set with too few records.
         MissingNeed: attacks that lack something, all listed.
     """
+    from mnemoscope.audit.models.protocol import trainer_of
     from mnemoscope.audit.work.store import Store
 
     prepared = PreparedAudit(plan, store=Store(store), progress=progress)
-    subjects = plan.subjects or DEFAULT_SUBJECTS
-    fleets = len(_fleets(prepared)) + len(plan.defences.dp_noise)
+    subjects = prepared.subjects
+    own = sum(trainer_of(method) is not None for method in prepared.methods)
+    fleets = len(_fleets(prepared)) + len(plan.defences.dp_noise) + own * len(FLEETS)
     design = prepared.design
     each = _seconds_a_model(prepared)
     todo = fleets * design.n_models

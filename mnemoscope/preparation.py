@@ -34,18 +34,22 @@ from mnemoscope.audit.verdict.power import Power, choose_alpha, whole_rule_power
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import Check, Cost, DataSummary, GateResult, PlanSummary, RecordSet
 from mnemoscope.audit.work.keys import content_key
-from mnemoscope.audit.work.plan import Plan, nearest
+from mnemoscope.audit.work.plan import Plan, SubjectPlan, nearest
 from mnemoscope.progress import Progress, Quiet
 from mnemoscope.provenance import timestamp
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from mnemoscope.audit.models.recipes import Recipe
+    from mnemoscope.audit.models.protocol import UnlearningMethod
+    from mnemoscope.audit.models.recipes import Recipe, Runtime
     from mnemoscope.audit.records.datasets import Dataset
     from mnemoscope.audit.work.store import Store
 
-__all__ = ["DP_DELTA", "PreparedAudit", "Stopwatch", "commit_plan", "data_checks", "data_summary"]
+__all__ = ["DEFAULT_SUBJECTS", "DP_DELTA", "PreparedAudit", "Stopwatch", "commit_plan", "data_checks", "data_summary"]
+
+DEFAULT_SUBJECTS = tuple(SubjectPlan(name) for name in ("noop", "finetune", "gradient_ascent", "retrain"))
+"""What a plan without subjects compares: the control that must be caught, two baselines, and exact retraining."""
 
 POWER_VERSION = 3
 """Raised by hand when the simulation changes, so that no older number is served."""
@@ -106,13 +110,16 @@ class PreparedAudit:
             MEASURES,
             RECONSTRUCTIONS,
         )
-        from mnemoscope.audit.work.plan import check_names, load_attack
+        from mnemoscope.audit.work.plan import check_names, load_attack, load_method
         from mnemoscope.unlearning import METHODS
 
         check_names(plan, methods=METHODS, attacks=ATTACKS)
         self.plan, self.store = plan, store
         self.progress = progress or Quiet()
         self.watch = Stopwatch()
+        self.subjects = plan.subjects or DEFAULT_SUBJECTS
+        self.methods: list[UnlearningMethod] = [load_method(s, METHODS, folder=plan.folder) for s in self.subjects]
+        self._check_methods()
         self.canary_note = ""
         with self.watch.step("read the data"):
             self.dataset: Dataset = plan.load_dataset()
@@ -156,6 +163,31 @@ class PreparedAudit:
         self._check_models()
         self._check_reconstructions()
         self._check_private()
+
+    def _check_methods(self) -> None:
+        """Refuse methods that cannot work in this plan, all at once, before any model is trained."""
+        offered = Need.FORGET_DATA | Need.RETAIN_DATA | Need.HISTORY
+        if self.plan.design.validation:
+            offered |= Need.VALIDATION_DATA
+        check_needs([(method.name, method.needs) for method in self.methods], offered)
+        for subject, method in zip(self.subjects, self.methods, strict=True):
+            kinds = getattr(method, "kinds", ("records", "class"))
+            if "records" not in kinds:
+                raise InvalidInput(
+                    f"subjects.{subject.name}: {method.name} serves requests of kind {', '.join(kinds)} alone, and the "
+                    "models of this plan are asked to forget single records; leave it out, or see `mnemoscope league`"
+                )
+        stack = self.plan.runtime.stack
+        if stack not in (None, 1) and (undoing := [m.name for m in self.methods if Need.HISTORY in m.needs]):
+            raise InvalidInput(
+                f"runtime.stack={stack}: {', '.join(undoing)} undo steps of training, which only models trained one by "
+                "one can repeat; set it to 1 or leave it out"
+            )
+
+    def runtime(self) -> "Runtime":
+        """The plan's runtime; models are trained one by one where a method undoes steps of their training."""
+        runtime = self.plan.build_runtime()
+        return replace(runtime, stack=1) if any(Need.HISTORY in m.needs for m in self.methods) else runtime
 
     def _check_queries(self) -> None:
         """Refuse questions that this kind of data cannot be asked, before any model is trained."""
@@ -348,6 +380,7 @@ def plan_design(plan: Plan, dataset: "Dataset") -> Design:
         population=d.population,
         calibration=d.calibration,
         test=d.test,
+        validation=d.validation,
         counts=d.counts,
         folds=d.folds,
         seed=child_seed(plan.seed, "design"),
@@ -469,6 +502,7 @@ def data_summary(prepared: PreparedAudit, checks: tuple[Check, ...]) -> DataSumm
         (Role.POPULATION, "the attacker's own non-members"),
         (Role.CALIBRATION, "seen by no model"),
         (Role.TEST, "accuracy"),
+        (Role.VALIDATION, "methods of deletion may train on them"),
     ):
         ids = design.records(0, role)
         if ids.size:

@@ -3,16 +3,18 @@
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.models.data import DeviceData
 from mnemoscope.audit.models.recipes import Recipe, Runtime
+from mnemoscope.audit.models.training import Trained
 
 if TYPE_CHECKING:
     from mnemoscope.audit.records.request import Request
 
-__all__ = ["UnlearningMethod"]
+__all__ = ["TrainsItself", "UnlearningMethod", "trainer_of"]
 
 
 @runtime_checkable
@@ -65,3 +67,29 @@ class UnlearningMethod(Protocol):
             rng: the only source of randomness.
         """
         ...
+
+
+@runtime_checkable
+class TrainsItself(UnlearningMethod, Protocol):
+    """A method that must have made the model it deletes from, because deletion was planned for in training (SISA)."""
+
+    def train(
+        self,
+        recipe: Recipe,
+        data: DeviceData,
+        ids: NDArray[np.int64],
+        *,
+        seed: int,
+        runtime: Runtime,
+    ) -> Trained:
+        """Train a model that this method can delete from; the state of the module holds all that deletion needs."""
+        ...
+
+    def fresh(self, recipe: Recipe, data: DeviceData) -> nn.Module:
+        """Return an untrained module of the same form, into which stored weights are loaded."""
+        ...
+
+
+def trainer_of(method: UnlearningMethod) -> TrainsItself | None:
+    """Return the method where it trains its models itself, None where it takes any model."""
+    return method if isinstance(method, TrainsItself) else None

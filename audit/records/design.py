@@ -39,6 +39,8 @@ class Role(IntEnum):
     """Utility; seen by no model."""
     UNUSED = 7
     """Out of play."""
+    VALIDATION = 8
+    """A method of deletion may train on it, so it can stand for nothing unseen."""
 
 
 AUDITED_ROLES = (Role.KEPT, Role.FORGOTTEN, Role.NEVER)
@@ -140,6 +142,7 @@ def random_design(
     population: int | Ids = 0,
     calibration: int | Ids = 0,
     test: int | Ids = 0,
+    validation: int | Ids = 0,
     counts: Sequence[float] = (1 / 3, 1 / 3, 1 / 3),
     folds: int = 2,
     seed: int,
@@ -163,6 +166,7 @@ def random_design(
         population: how many (or which) records the attacker has as non-members.
         calibration: how many (or which) records set thresholds.
         test: how many (or which) records measure utility.
+        validation: how many (or which) records methods of deletion may train on; no role is taken by them but this.
         counts: KEPT, FORGOTTEN, NEVER for each record: fractions that add up to 1, or whole numbers that add up to
             ``n_models``.
         folds: folds of models in which the counts balance.
@@ -194,6 +198,7 @@ def random_design(
             "population": population,
             "calibration": calibration,
             "test": test,
+            "validation": validation,
         },
         generator(_seed(seed), "design", "pools"),
     )
@@ -218,6 +223,7 @@ def fixed_request_design(
     calibration: Ids | None = None,
     test: Ids | None = None,
     background: Ids | None = None,
+    validation: Ids | None = None,
     n_models: int,
     seed: int,
 ) -> Design:
@@ -232,6 +238,7 @@ def fixed_request_design(
         calibration: ids that set thresholds.
         test: ids that measure utility.
         background: ids trained on in every model and never scored.
+        validation: ids that methods of deletion may train on.
         n_models: number of models (seeds), at least 1.
         seed: root seed of the models.
 
@@ -250,6 +257,7 @@ def fixed_request_design(
         "calibration": (calibration, Role.CALIBRATION),
         "test": (test, Role.TEST),
         "background": (background, Role.BACKGROUND),
+        "validation": (validation, Role.VALIDATION),
     }
     given = {name: _id_set(name, part, every) for name, (part, _) in sets.items() if part is not None}
     _refuse_shared(given)
@@ -267,6 +275,7 @@ SHARED_POOLS = {
     "population": Role.POPULATION,
     "calibration": Role.CALIBRATION,
     "test": Role.TEST,
+    "validation": Role.VALIDATION,
 }
 
 

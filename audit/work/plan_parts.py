@@ -72,6 +72,7 @@ class DesignPlan:
         population: the attacker's own non-members.
         calibration: records for thresholds.
         test: records for accuracy.
+        validation: records that methods of deletion may train on, for those that need some; never scored.
         folds: folds of models, for attacks that learn.
         counts: kept, forgotten, never for each audited record: shares that add to 1, or numbers of models.
     """
@@ -83,6 +84,7 @@ class DesignPlan:
     population: Count = 300
     calibration: Count = 200
     test: Count = 297
+    validation: Count = 0
     folds: Positive = 2
     counts: tuple[Share, Share, Share] = (1 / 3, 1 / 3, 1 / 3)
 

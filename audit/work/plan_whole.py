@@ -118,6 +118,8 @@ class Plan:
             for f in dataclasses.fields(self)
             if f.name not in {"folder", "runtime", "recipe"}
         }
+        if not self.design.validation:  # plans made before there were such records keep their digest
+            del parts["design"]["validation"]
         parts["recipe"] = {"name": self.recipe.name, **self._recipe(self._subject_digest()).key_parts()}
         parts["plugins"] = {
             spec: source_digest(Path(self.folder) / spec.rpartition(":")[0])

@@ -28,7 +28,7 @@ from mnemoscope.audit.work.plugins import Plugin, load_plugin, plugin_of, source
 from mnemoscope.audit.work.store import Entry, Store
 
 if TYPE_CHECKING:
-    from mnemoscope.audit.models.protocol import UnlearningMethod
+    from mnemoscope.audit.models.protocol import TrainsItself, UnlearningMethod
     from mnemoscope.audit.models.subject import Subject
     from mnemoscope.audit.records.datasets import Dataset
 
@@ -77,6 +77,7 @@ class Bench:
         recipe: the training.
         runtime: device, threads.
         subject: the user's own model definition.
+        trainer: the method that trains all models of this audit itself; None where the recipe does.
     """
 
     store: Store
@@ -84,6 +85,7 @@ class Bench:
     recipe: Recipe
     runtime: Runtime
     subject: "Subject | None" = None
+    trainer: "TrainsItself | None" = None
     _cache: dict[str, DeviceData] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,6 +114,12 @@ class Bench:
             self._cache["data"] = DeviceData(self.dataset, self.runtime.torch_device(), subject=self.subject)
         return self._cache["data"]
 
+    def fresh_module(self, seed: int) -> nn.Module:
+        """Return an untrained model of the audit."""
+        if self.trainer is not None:
+            return self.trainer.fresh(self.recipe, self.data)
+        return fresh_model(self.recipe, self.data, seed=seed)
+
     def load_model(self, key: str) -> nn.Module:
         """Return the model of a key in eval mode, on the device; new on every call.
 
@@ -128,7 +136,7 @@ class Bench:
                 f"of model {key[:12]} only answers were adopted; adopt weights instead, into a new store, "
                 "or leave out what needs them"
             )
-        module = fresh_model(self.recipe, self.data, seed=0)
+        module = self.fresh_module(seed=0)
         load_into(module, entry.path(WEIGHTS))
         return module.to(self.data.device).eval()
 
@@ -187,8 +195,8 @@ class TrainGroup:
         with enough_memory(f"training {size} models together", remedy):
             trained: list[Trained]
             if size == 1:
-                alone = train_model(bench.recipe, bench.data, self.ids[0], seed=self.seeds[0], runtime=runtime)
-                trained = [alone]
+                train = train_model if bench.trainer is None else bench.trainer.train
+                trained = [train(bench.recipe, bench.data, self.ids[0], seed=self.seeds[0], runtime=runtime)]
             else:
                 together = dataclasses.replace(runtime, stack=size)
                 trained = train_stacked(bench.recipe, bench.data, self.ids, self.seeds, runtime=together)
@@ -216,7 +224,9 @@ class UnlearnModel:
         method: the method.
         forget: ids to forget.
         retain: ids that stay.
+        validation: ids that the method may train on.
         seed: of the method's generator.
+        history: seed of the parent's training, for methods that undo it.
         inputs: what the key was made of.
         label: notes for people, e.g. fleet and number.
     """
@@ -226,16 +236,22 @@ class UnlearnModel:
     method: "UnlearningMethod"
     forget: Ids
     retain: Ids
+    validation: Ids
     seed: int
+    history: int | None
     inputs: dict[str, Json]
     label: dict[str, Json]
 
     def __call__(self, bench: Bench) -> tuple[str, ...]:
         """Unlearn and commit."""
+        from mnemoscope.audit.models.history import History
         from mnemoscope.audit.records.request import Request
 
         model = bench.load_model(self.parent)
-        request = Request(kind="records", forget=self.forget, retain=self.retain, validation=np.empty(0, np.int64))
+        request = Request("records", self.forget, self.retain, self.validation)
+        more = {}
+        if self.history is not None:
+            more["history"] = History(np.union1d(self.forget, self.retain), self.history)
         begun = time.perf_counter()
         with enough_memory(f"{self.method.name} unlearns model {self.parent[:12]}", "choose a smaller batch_size"):
             after = self.method.unlearn(
@@ -245,6 +261,7 @@ class UnlearnModel:
                 data=bench.data,
                 runtime=bench.runtime,
                 rng=generator(self.seed),
+                **more,
             )
         seconds = time.perf_counter() - begun
         if not isinstance(after, nn.Module):

@@ -23,7 +23,7 @@ from mnemoscope.audit.models.data import DeviceData
 from mnemoscope.audit.models.oracle import ModelOracle
 from mnemoscope.audit.models.recipes import Recipe, Runtime
 from mnemoscope.audit.models.stacking import choose_stack
-from mnemoscope.audit.models.training import fresh_model
+from mnemoscope.audit.models.steps import Listener, listening
 from mnemoscope.audit.records.design import Design, Role
 from mnemoscope.audit.rng import child_seed
 from mnemoscope.audit.verdict.result import Cost
@@ -50,7 +50,7 @@ from mnemoscope.audit.work.tasks import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from mnemoscope.audit.models.protocol import UnlearningMethod
+    from mnemoscope.audit.models.protocol import TrainsItself, UnlearningMethod
     from mnemoscope.audit.models.subject import Subject
     from mnemoscope.audit.records.datasets import Dataset
 
@@ -59,8 +59,13 @@ __all__ = ["ModelOrder", "ModelRef", "Progress", "Workspace"]
 IN_MEMORY = 1 << 31
 """Bytes of answers held in memory; more of them are a file of the store's disk, mapped."""
 
+LONG = 10.0
+"""Seconds after which progress inside of a task is told."""
+
 LOADED = 2
 """Models that live access keeps in memory: a model before deletion and the same one after."""
+
+NOTHING = np.empty(0, np.int64)
 
 FleetName = Literal["before", "retrained"]
 Replica = Literal["A", "B", "C"]
@@ -136,6 +141,8 @@ class Workspace:
         progress: told of steps.
         subject: the user's own model definition, for a recipe of architecture "subject".
         engine: who computes; this process by default.
+        trainer: the method that trains all models itself, where one does: then "before", "retrained" and what that
+            method leaves behind are models of its kind.
     """
 
     def __init__(
@@ -150,12 +157,14 @@ class Workspace:
         progress: Progress | None = None,
         subject: "Subject | None" = None,
         engine: Engine | None = None,
+        trainer: "TrainsItself | None" = None,
     ) -> None:
         self.store, self.dataset, self.design, self.recipe = store, dataset, design, recipe
         self.runtime, self.seed = runtime, seed
         self._progress = progress or no_progress
         self._engine = engine or SerialEngine()
-        self._bench = Bench(store, dataset, recipe, runtime, subject)
+        self.trainer = trainer
+        self._bench = Bench(store, dataset, recipe, runtime, subject, trainer)
         self._costs: dict[str, Cost] = {}
         self._fleets: dict[str, tuple[ModelRef, ...]] = {}
 
@@ -163,11 +172,14 @@ class Workspace:
 
     @cached_property
     def _common(self) -> dict[str, Json]:
-        return {"data": self.dataset.digest, **platform_parts(self.runtime)}
+        parts: dict[str, Json] = {"data": self.dataset.digest, **platform_parts(self.runtime)}
+        return parts if self.trainer is None else {**parts, "trainer": describe_method(self.trainer)}
 
     @cached_property
     def stack(self) -> int:
         """How many models are trained together: given, or measured once and kept in the store."""
+        if self.trainer is not None:
+            return 1
         sizes = [self.design.records(k, *TRAINED_ON["before"]).size for k in range(self.design.n_models)]
         if self.runtime.stack is not None:
             return choose_stack(self.recipe, self._bench.data, sizes, runtime=self.runtime)
@@ -257,6 +269,14 @@ class Workspace:
         self._fleets[label] = tuple(self._ref(order.fleet, order.index, order.key) for order in orders)
         return self._fleets[label]
 
+    @property
+    def offered(self) -> Need:
+        """What a method of deletion can have here."""
+        offered = Need.FORGET_DATA | Need.RETAIN_DATA
+        if self.design.records(0, Role.VALIDATION).size:
+            offered |= Need.VALIDATION_DATA
+        return offered | (Need.HISTORY if self.stack == 1 else Need.NOTHING)
+
     def unlearned(self, name: str, method: "UnlearningMethod") -> tuple[ModelRef, ...]:
         """Return the fleet "before" after a method forgot each model's FORGOTTEN records.
 
@@ -265,11 +285,14 @@ class Workspace:
             method: what deletes.
 
         Raises:
-            MissingNeed: the method needs more than the forgotten and the retained records.
+            MissingNeed: the method needs validation records that the design has not, or the history of models that
+                were trained in a stack.
             AuditError: it returned something else than a model of the same architecture.
         """
-        check_needs([(method.name, method.needs)], Need.FORGET_DATA | Need.RETAIN_DATA)
-        parents = self.fleet("before")
+        check_needs([(method.name, method.needs)], self.offered)
+        parents, orders = self.fleet("before"), self.orders("before")
+        reads = method.needs | getattr(method, "optional", Need.NOTHING)
+        validation = self.design.records(0, Role.VALIDATION) if Need.VALIDATION_DATA in reads else NOTHING
         about = describe_method(method)
         keys: list[str] = []
         tasks: list[tuple[Task, int]] = []
@@ -287,11 +310,17 @@ class Workspace:
                 "retain": ids_digest(retain),
                 "seed": seed,
             }
+            if validation.size:
+                inputs["validation"] = ids_digest(validation)
+            history = orders[parent.index].seed if Need.HISTORY in method.needs else None
+            if history is not None:
+                inputs["history"] = history
             key = content_key("unlearn", UNLEARN_VERSION, inputs)
             keys.append(key)
             if self.store.get(key) is None:
                 label: dict[str, Json] = {"fleet": name, "model": parent.index}
-                tasks.append((UnlearnModel(key, parent.key, method, forget, retain, seed, inputs, label), 1))
+                task = UnlearnModel(key, parent.key, method, forget, retain, validation, seed, history, inputs, label)
+                tasks.append((task, 1))
         self._run(f"unlearn {name}", tasks, len(keys))
         self._fleets[name] = tuple(
             self._ref(name, parent.index, key) for parent, key in zip(parents, keys, strict=True)
@@ -338,7 +367,7 @@ class Workspace:
         )
 
     def _fresh(self, seed: int) -> "nn.Module":
-        return fresh_model(self.recipe, self.device_data, seed=seed)
+        return self._bench.fresh_module(seed)
 
     def _ref(self, fleet: str, index: int, key: str) -> ModelRef:
         entry = self._entry(key)
@@ -450,7 +479,8 @@ class Workspace:
         pending: dict[Future[tuple[str, ...]], int] = {}
         try:
             for task, count in tasks:
-                pending[self._engine.submit(task, self._bench)] = count
+                with listening(self._inner(step)):
+                    pending[self._engine.submit(task, self._bench)] = count
                 done += self._settle(step, pending, done, total, block=False)
             while pending:
                 done += self._settle(step, pending, done, total, block=True)
@@ -466,6 +496,16 @@ class Workspace:
                 computed=earlier.computed + finished,
                 reused=earlier.reused + total - todo,
             )
+
+    def _inner(self, step: str) -> Listener:
+        """Tell of steps inside of a task once it has taken long enough for somebody to wonder."""
+        begun = time.perf_counter()
+
+        def listener(what: str, done: int, total: int) -> None:
+            if time.perf_counter() - begun > LONG:
+                self._progress(f"{step}, {what}", done, total)
+
+        return listener
 
     def _settle(
         self, step: str, pending: dict[Future[tuple[str, ...]], int], done: int, total: int, *, block: bool
