@@ -30,6 +30,8 @@ SLOW = (
     "tree",
     "svm",
     "rotation",
+    "quantile",
+    "offline_tuned",
 )
 """Attacks that train or search for longer: their contract is kept in the slow stage."""
 

@@ -78,6 +78,7 @@ def test_ends():
         competition_epsilon(np.zeros(0), np.ones(3))
 
 
+@pytest.mark.slow
 def test_row_32_two_fleets_retrained_alike_read_above_one_and_only_the_floor_says_that_it_is_nothing():
     """A peer prints the figure alone; ours has that of another retrained fleet beside it, and the difference."""
 

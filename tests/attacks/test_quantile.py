@@ -59,6 +59,7 @@ def auc(value, member):
     return float(np.searchsorted(outside, inside).mean() / outside.size)
 
 
+@pytest.mark.slow
 def test_the_known_conditional_distribution_is_found():
     world = World(0)
     features = world.x.astype(np.float64)
@@ -103,6 +104,7 @@ def test_members_are_found_that_the_population_attack_misses(head):
     assert ours > oracle - 0.03
 
 
+@pytest.mark.slow
 def test_row_19_fitting_on_the_non_members_that_are_scored_finds_a_leak_that_is_not_there():
     """Nothing leaks and nothing can be predicted; a regression explains what it was fitted on, and nothing else."""
     faulty, ours, cross = [], [], []

@@ -251,6 +251,7 @@ def test_it_learns_from_the_sensitivity_what_no_posterior_holds():
     assert abs(auc(*half_fit(Samia(epochs=4), blind)) - 0.5) < 0.06
 
 
+@pytest.mark.slow
 def test_without_a_secret_noise_tells_nothing():
     world = fleet(0.0, records=400)
     # 800 + 800 cells: the standard error is 0.014.
@@ -289,6 +290,7 @@ def test_missing_noise_is_named():
         scorer.score(world.asking(("identity",)).target(0))
 
 
+@pytest.mark.slow
 def test_a_prior_of_memberships_does_not_move_the_threshold():
     """Nine in ten rows are IN: even odds still parts the sides, because both weigh the same."""
     world = fleet(3.0, models=4, records=400)

@@ -66,6 +66,7 @@ def test_a_fleet_that_happens_to_hold_pairs_scores_what_the_pairs_score():
     assert found.low > 0.2
 
 
+@pytest.mark.slow
 def test_exact_retraining_is_zero_by_exchangeability_and_its_interval_holds():
     """Over many designs the mean is zero, sign kept, and the interval covers it as often as it says."""
     found = [Swap(FAST).measure(toy_worlds(0.0, seed=seed, n_models=18), rng=RNG) for seed in range(30)]

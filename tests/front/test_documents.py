@@ -55,6 +55,7 @@ def test_every_block_of_the_readme_is_marked_or_is_the_set_up() -> None:
     assert "\ntest:" in makefile
 
 
+@pytest.mark.slow
 def test_predictions_alone_are_twelve_lines_and_one_command(tmp_path: Path) -> None:
     found = blocks("README.md")
     program = found["python predictions.py"]

@@ -18,6 +18,7 @@ def null_reports(count, n=40, d=6):
         yield blind_baseline(x[:n], x[n:], rng=rng, permutations=99)
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_and_intervals_cover_without_drift():
     reports = list(null_reports(200))
     p = np.array([r.p_value for r in reports])

@@ -59,7 +59,9 @@ def test_point_is_null_where_a_rate_is_zero():
     assert epsilon_lower_bound(2, 10, 5, 10).point == 0.0
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize(
+    "epsilon", [0.5, pytest.param(0.0, marks=pytest.mark.slow), pytest.param(2.0, marks=pytest.mark.slow)]
+)
 def test_bound_holds_at_its_confidence_under_randomised_response(epsilon):
     """Randomised response is exactly epsilon-DP and both inequalities are tight: the hardest case."""
     rng = np.random.default_rng(int(10 * epsilon))
@@ -82,6 +84,7 @@ def steinke_bound(correct, guesses, q):
     return max(0.0, math.log(low / (1 - low))) if low > 0.5 else 0.0
 
 
+@pytest.mark.slow
 def test_peer_defect_row_8_maximum_over_guess_counts():
     """Peer-defects row 8: the maximum over guess counts is above zero in many null runs at a nominal 5 %."""
     rng = np.random.default_rng(8)
@@ -97,6 +100,7 @@ def test_peer_defect_row_8_maximum_over_guess_counts():
     assert ours / runs <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / runs)
 
 
+@pytest.mark.slow
 def test_peer_defect_row_13_maximum_over_thresholds_and_interval_types():
     """Peer-defects row 13: a maximum over thresholds and four kinds of interval is above zero in many null runs."""
     rng = np.random.default_rng(13)

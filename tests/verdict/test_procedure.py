@@ -1,6 +1,8 @@
 """Procedure mode on worlds whose truth is known: the word must follow the world."""
 
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
@@ -106,6 +108,17 @@ def make_audit(before=NO_OP, control=RETRAINED, seed=0, alpha=ALPHA, permutation
     return audit, design, rng
 
 
+@cache
+def _default_audit():
+    return make_audit()
+
+
+def shared_audit():
+    """What ``make_audit()`` returns, bit by bit; fleets and controls that all subjects share are scored once."""
+    audit, design, rng = _default_audit()
+    return audit, design, deepcopy(rng)
+
+
 def passed_gates():
     return [GateResult(g, g, "", "pass", "", "INCONCLUSIVE") for g in ("G4", "G5", "G7", "G8", "drift")]
 
@@ -115,11 +128,16 @@ def judge(audit, after, **kwargs):
 
 
 def test_no_op_is_outside_and_residual():
-    audit, design, rng = make_audit()
+    audit, design, rng = shared_audit()
     subject = judge(audit, fleet(design, rng, NO_OP))
     assert subject.verdict.word == "OUTSIDE BOUND"
     assert subject.verdict.direction == "residual"
     assert subject.exposed, "records that carry the leak must be listed under false-discovery control"
+
+
+def test_exact_retraining_is_within():
+    audit, design, rng = shared_audit()
+    assert judge(audit, fleet(design, rng, RETRAINED)).verdict.word == "WITHIN BOUND"
 
 
 @pytest.mark.slow
@@ -134,7 +152,7 @@ def test_exact_retraining_is_within_over_seeds():
 
 def test_over_forgetting_is_outside_with_its_own_word():
     """Scores below the never-seen ones give deletion away too; an AUC below one half is no comfort."""
-    audit, design, rng = make_audit()
+    audit, design, rng = shared_audit()
     subject = judge(audit, fleet(design, rng, {KEPT: 2.0, FORGOTTEN: -2.5}))
     assert subject.verdict.word == "OUTSIDE BOUND"
     over = [e for e in subject.endpoints if e.id == "P3" and e.outcome == "beyond"]
@@ -158,7 +176,7 @@ def test_a_signal_in_models_that_never_saw_the_records_is_not_assessed():
 
 
 def test_more_exposed_retained_records_are_outside():
-    audit, design, rng = make_audit()
+    audit, design, rng = shared_audit()
     subject = judge(audit, fleet(design, rng, {KEPT: 5.0}))
     p4 = next(e for e in subject.endpoints if e.id == "P4")
     assert p4.outcome == "beyond"
@@ -166,7 +184,7 @@ def test_more_exposed_retained_records_are_outside():
 
 
 def test_a_destroyed_model_is_flagged_not_accused():
-    audit, design, rng = make_audit()
+    audit, design, rng = shared_audit()
     subject = judge(audit, fleet(design, rng, RETRAINED, accuracy=0.5))
     assert "not fit for use" in subject.verdict.flags
     assert subject.verdict.word != "OUTSIDE BOUND"
@@ -181,7 +199,7 @@ def test_without_an_alpha_there_is_no_rate_verdict():
 
 def test_a_rate_at_another_fpr_than_printed_is_noted():
     """A rate of nothing at an FPR of nothing stands under "0.1 %"; the note must say so, and only there."""
-    audit, design, rng = make_audit()
+    audit, design, rng = shared_audit()
     subject = judge(audit, fleet(design, rng, RETRAINED))
     rates = [f for f in subject.findings if f.tpr]
     for f in rates:
@@ -200,7 +218,7 @@ def _ties():
 
 
 def test_indistinguishability_has_its_floor_at_one_half():
-    audit, design, rng = make_audit()
+    audit, design, rng = shared_audit()
     subject = judge(audit, fleet(design, rng, NO_OP))
     told = {f.models: f.auc for f in subject.findings if f.game == "indistinguishability"}
     assert told["after"].low > 0.8
@@ -208,7 +226,7 @@ def test_indistinguishability_has_its_floor_at_one_half():
 
 
 def test_an_unknown_primary_attack_is_refused():
-    audit, _, _ = make_audit()
+    audit, _, _ = shared_audit()
     with pytest.raises(InvalidInput, match="not among"):
         ProcedureAudit(audit.inputs, [MeanDifference()], primary="lira", policy=Policy(), alpha=0.05, seed=0)
 

@@ -85,6 +85,7 @@ def test_five_kills_then_the_same_bits(tmp_path: Path) -> None:
     assert Store(killed).verify().orphans == ()
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_consistent_store(tmp_path: Path) -> None:
     process = start(tmp_path / "store", 1)
     assert process.stdout is not None

@@ -354,6 +354,7 @@ class Noise:
 """
 
 
+@pytest.mark.slow
 def test_the_users_own_method_in_spawned_processes_gives_the_bits_of_this_one(
     small: ModuleType, trained: Path, tmp_path: Path
 ) -> None:
