@@ -1,6 +1,8 @@
 import ast
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -55,8 +57,19 @@ def parse(html: str) -> Page:
 
 
 @pytest.fixture(scope="module")
-def page(factory) -> str:
-    return render_html(factory.result())
+def page_of(factory) -> Callable[..., str]:
+    """The page of a result by its maker's name, rendered once for all tests that only read it."""
+
+    @cache
+    def rendered(maker: str, figures: bool = True) -> str:
+        return render_html(getattr(factory, maker)(), figures=figures)
+
+    return rendered
+
+
+@pytest.fixture(scope="module")
+def page(page_of) -> str:
+    return page_of("result")
 
 
 def test_one_file_without_scripts_links_or_network(page):
@@ -102,10 +115,9 @@ def test_order_and_digest(factory, page):
     assert result_digest(made) in text
 
 
-def test_same_result_same_bytes_and_size(factory, page):
+def test_same_result_same_bytes_and_size(factory, page, page_of):
     assert len(page.encode()) < 1_500_000
-    made = factory.membership()
-    assert render_html(made) == render_html(made)
+    assert render_html(factory.membership()) == page_of("membership", figures=True)
 
 
 def test_a_result_read_back_gives_the_same_page(factory):
@@ -123,9 +135,9 @@ def test_a_result_read_back_gives_the_same_page(factory):
 
 
 @pytest.mark.parametrize("maker", ["all_words", "one_model", "membership"])
-def test_every_word_and_mode_renders(factory, maker):
+def test_every_word_and_mode_renders(factory, page_of, maker):
     made = getattr(factory, maker)()
-    text = parse(render_html(made, figures=maker != "all_words")).text
+    text = parse(page_of(maker, figures=maker != "all_words")).text
     for s in made.subjects:
         assert s.verdict.word in text
         assert s.verdict.meaning in text
@@ -138,8 +150,8 @@ def test_every_word_and_mode_renders(factory, maker):
         assert limitation in text
 
 
-def test_a_membership_audit_speaks_of_members_only(factory):
-    html = render_html(factory.membership())
+def test_a_membership_audit_speaks_of_members_only(page_of):
+    html = page_of("membership", figures=True)
     figures = " ".join(re.findall(r"<figure.*?</figure>", html, re.DOTALL))
     assert "non-member" in figures
     assert "forgotten" not in figures.lower()
@@ -240,9 +252,9 @@ def test_nothing_claims_what_no_attack_can_show():
     assert FORBIDDEN.search("{{ name|safe }}")
 
 
-def test_rendered_pages_claim_nothing_either(factory):
+def test_rendered_pages_claim_nothing_either(page_of):
     for maker in ("all_words", "membership"):
-        text = parse(render_html(getattr(factory, maker)(), figures=False)).text
+        text = parse(page_of(maker, figures=False)).text
         assert FORBIDDEN.findall(text) == []
 
 
@@ -272,12 +284,11 @@ def test_contrast_of_text_and_figures(dark):
         assert ratio(line, "card") >= 3, line
 
 
-def test_measures_defences_bounds_and_classes_are_on_the_page_with_their_controls(factory):
-    page = render_html(factory.result(), figures=False)
+def test_measures_defences_bounds_and_classes_are_on_the_page_with_their_controls(page, page_of):
     for heading in ("Forgetting, measured", "Epsilon that follows", "What would help", "Reconstruction", "Classes of"):
         assert heading in page
     assert "Floor: retrained" in page
     assert "Ceiling" in page
     assert "not executed" in page
-    bare = render_html(factory.membership(), figures=False)
+    bare = page_of("membership", figures=False)
     assert "Floor: retrained" not in bare
