@@ -30,6 +30,7 @@ from mnemoscope.attacks.moments import (
     record_blocks,
 )
 from mnemoscope.attacks.tuning import Cells, Setting, Simulated, check_setting, tuned_by_target, tuned_setting
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput
@@ -120,7 +121,8 @@ class BASE:
     def _left_out(self, log_p: Floats, side: NDArray[np.int8]) -> tuple[Floats, Floats]:
         """Log probability and tau (m, n) of every model against the others, averaged over queries."""
         tau = np.zeros(side.shape)
-        for records in record_blocks(*side.shape):
+
+        def work(records: slice) -> None:
             masks = self._masks(side[:, records])
             for query in np.moveaxis(log_p[:, records], -1, 0):
                 p = _floored(query)
@@ -128,6 +130,8 @@ class BASE:
                 average = sum(means[1:], means[0])
                 average /= len(means)
                 tau[:, records] += np.log(average, out=average)
+
+        over_blocks(work, record_blocks(*side.shape), values=log_p.size)
         tau /= log_p.shape[-1]
         return log_p[..., 0] if log_p.shape[-1] == 1 else log_p.mean(axis=-1), tau
 
@@ -195,11 +199,14 @@ class LinearBASE:
         total = np.zeros((reference.n_models, reference.n_records))
         phi = reference.signal(self.signal)
         share = _left_out_share(reference.side)
-        for records in record_blocks(reference.n_models, reference.n_records):
+
+        def work(records: slice) -> None:
             of_records = reference.side[:, records]
             for query in np.moveaxis(phi[:, records], -1, 0):
                 inside, outside = (left_out_moments(query, of_records == side) for side in (Side.IN, Side.OUT))
                 total[:, records] += log_ratio(query, self._normals(inside, outside, share))
+
+        over_blocks(work, record_blocks(reference.n_models, reference.n_records), values=phi.size)
         total /= phi.shape[-1]
         return total
 

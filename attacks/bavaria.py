@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from mnemoscope.attacks.moments import Moments, evened_counts, left_out_moments, moments, record_blocks
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, Side, View
 from mnemoscope.audit.errors import InvalidInput
@@ -155,7 +156,8 @@ class BaVarIA:
         rows = np.arange(side.shape[0])[:, None] * table[0].between.shape[1]
         for phi in self._queries(reference):
             priors = [_left_out_prior(phi, side == which) for which in (Side.IN, Side.OUT)]
-            for records in record_blocks(*side.shape):
+
+            def work(records: slice, phi: Floats = phi, priors: Sequence[Prior] = priors) -> None:
                 of_models, of_records = phi[:, records], side[:, records]
                 both = [left_out_moments(of_models, of_records == which) for which in (Side.IN, Side.OUT)]
                 index = place[records] - of_records
@@ -164,6 +166,8 @@ class BaVarIA:
                 score = _log_density(of_models, inside)
                 score -= _log_density(of_models, outside)
                 total[:, records] += score
+
+            over_blocks(work, record_blocks(*side.shape), values=side.size)
         total /= reference.logits.shape[-2]
         return total
 
@@ -278,14 +282,21 @@ def _prior(phi: Floats, mask: Mask) -> Prior:
 def _left_out_prior(phi: Floats, mask: Mask) -> Prior:
     """Prior (m, 1) without each model: summed from what each of the others contributes, so that no digits cancel."""
     count = np.count_nonzero(mask, axis=1).astype(np.float64)
-    mean, squares = np.zeros(count.size), np.zeros(count.size)
-    for records in record_blocks(*mask.shape):
-        mean += np.einsum("ij,ij->i", phi[:, records], mask[:, records].astype(np.float64))
+
+    def total_of(records: slice) -> Floats:
+        summed: Floats = np.einsum("ij,ij->i", phi[:, records], mask[:, records].astype(np.float64))
+        return summed
+
+    mean: Floats = np.sum(over_blocks(total_of, record_blocks(*mask.shape), values=mask.size), axis=0)
     mean /= np.maximum(count, 1.0)
-    for records in record_blocks(*mask.shape):
+
+    def squares_of(records: slice) -> Floats:
         deviation = phi[:, records] - mean[:, None]
         deviation *= mask[:, records]
-        squares += np.einsum("ij,ij->i", deviation, deviation)
+        summed: Floats = np.einsum("ij,ij->i", deviation, deviation)
+        return summed
+
+    squares: Floats = np.sum(over_blocks(squares_of, record_blocks(*mask.shape), values=mask.size), axis=0)
     others = 1.0 - np.eye(count.size)
     total = others @ count
     pooled = others @ (count * mean) / total

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.attacks.moments import left_out_mean, mean_over, record_blocks
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput
@@ -46,8 +47,11 @@ class Difficulty:
         """Score every model against all the others, in closed form."""
         require_models(reference.side, 2, False, reference.ids)
         phi = limited(reference, self.signal, self.limit)
-        for records in record_blocks(*phi.shape):
+
+        def work(records: slice) -> None:
             phi[:, records] -= left_out_mean(phi[:, records], reference.side[:, records] == Side.OUT)
+
+        over_blocks(work, record_blocks(*phi.shape), values=phi.size)
         return phi
 
 

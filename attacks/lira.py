@@ -6,7 +6,7 @@ each record and taken from the side they describe; the one-sided offline score; 
 ``variance="shrunk"`` is the few-model core of BaVarIA (arXiv 2603.11799) with a fixed prior weight.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.attacks.moments import Moments, left_out_moments, left_out_squares, moments, record_blocks
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput
@@ -25,10 +26,10 @@ __all__ = [
     "Normals",
     "Pool",
     "Variance",
-    "left_out_normals",
     "lira_scores",
     "log_ratio",
     "normals_of",
+    "over_left_out_normals",
     "shared_variance",
     "variance_flags",
 ]
@@ -182,20 +183,24 @@ def lira_scores(
     total = np.zeros(side.shape)
     queries = phi[..., None] if phi.ndim == 2 else phi
     for query in np.moveaxis(queries, -1, 0):
-        for records, normals in left_out_normals(query, side, online=online, variance=variance):
+
+        def score(records: slice, normals: Normals, query: Floats = query) -> None:
             total[:, records] += log_ratio(query[:, records], normals)
+
+        over_left_out_normals(score, query, side, online=online, variance=variance)
     total /= queries.shape[-1]
     return total
 
 
-def left_out_normals(
-    phi: Floats, side: NDArray[np.int8], *, online: bool, variance: Variance
-) -> Iterator[tuple[slice, Normals]]:
-    """Yield blocks of records with the normals (m, b) that each model's others show.
+def over_left_out_normals(
+    use: Callable[[slice, Normals], None], phi: Floats, side: NDArray[np.int8], *, online: bool, variance: Variance
+) -> None:
+    """Hand blocks of records with the normals (m, b) that each model's others show to ``use``, side by side.
 
     A fleet of more than one block is read twice, first for what all records share.
 
     Args:
+        use: writes to what belongs to the block's records alone.
         phi: (m, n) float64.
         side: (m, n) int8 of ``Side``.
         online: see ``LiRA``.
@@ -206,7 +211,7 @@ def left_out_normals(
     if len(blocks) <= 1:
         for records in blocks:
             *inside, outside = (left_out_moments(phi, side == which) for which in wanted)
-            yield records, normals_of(inside[0] if inside else None, outside, variance)
+            use(records, normals_of(inside[0] if inside else None, outside, variance))
         return
     numbers = [_left_out_numbers(side, which, blocks) for which in wanted]
     few = np.any([fewest < LEAST_FOR_OWN for _, fewest in numbers], axis=0)[:, None]
@@ -216,24 +221,28 @@ def left_out_normals(
         for place, (which, (freedom, _)) in enumerate(zip(wanted, numbers, strict=True)):
             known[place], squares = _left_out_squares(phi, side, which, blocks)
             pools.append(Pool(squares[:, None], freedom[:, None]))
-    for records in blocks:
+
+    def work(records: slice) -> None:
         of_models, of_records = phi[:, records], side[:, records]
         *inside, outside = (
             left_out_moments(of_models, of_records == which, None if whole is None else whole.part(records))
             for which, whole in zip(wanted, known, strict=True)
         )
-        yield records, normals_of(inside[0] if inside else None, outside, variance, pools, few)
+        use(records, normals_of(inside[0] if inside else None, outside, variance, pools, few))
+
+    over_blocks(work, blocks, values=side.size)
 
 
 def _left_out_numbers(side: NDArray[np.int8], which: Side, blocks: Sequence[slice]) -> tuple[Floats, Floats]:
     """Degrees of freedom of all records together without each model (m,), and models of the record with the fewest."""
-    freedom, fewest = np.zeros(side.shape[0]), np.full(side.shape[0], np.inf)
-    for records in blocks:
+
+    def count(records: slice) -> tuple[Floats, NDArray[np.int64]]:
         mask = side[:, records] == which
         number = np.count_nonzero(mask, axis=0)
-        freedom += (number - 1).sum() - np.count_nonzero(mask, axis=1)
-        np.minimum(fewest, (number - mask).min(axis=1), out=fewest)
-    return freedom, fewest
+        return (number - 1).sum() - np.count_nonzero(mask, axis=1).astype(np.float64), (number - mask).min(axis=1)
+
+    freedoms, fewest = zip(*over_blocks(count, blocks, values=side.size), strict=True)
+    return np.sum(freedoms, axis=0), np.min(fewest, axis=0).astype(np.float64)
 
 
 def _left_out_squares(
@@ -241,13 +250,14 @@ def _left_out_squares(
 ) -> tuple[Moments, Floats]:
     """Moments of all records with every model, and sums of squares (m,) over all records without each model."""
     whole = Moments(*(np.empty(side.shape[1]) for _ in range(3)))
-    squares = np.zeros(side.shape[0])
-    for records in blocks:
+
+    def work(records: slice) -> Floats:
         part, sums = left_out_squares(phi[:, records], side[:, records] == which)
         for all_records, some in zip(whole, part, strict=True):
             all_records[records] = some
-        squares += sums
-    return whole, squares
+        return sums
+
+    return whole, np.sum(over_blocks(work, blocks, values=side.size), axis=0)
 
 
 def normals_of(

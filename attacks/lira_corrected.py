@@ -12,23 +12,24 @@ nothing leaks. By default "in" points up, and ``direction="record"`` is the pape
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln, ndtr, ndtri, ndtri_exp, stdtr
+from scipy.special import betaln, gammaln, ndtr, ndtri, ndtri_exp, stdtr
 
 from mnemoscope.attacks.lira import (
     LEAST_FOR_OWN,
     Normals,
     Variance,
-    left_out_normals,
     log_ratio,
     normals_of,
+    over_left_out_normals,
     shared_variance,
     variance_flags,
 )
 from mnemoscope.attacks.moments import Moments, left_out_moments, moments, record_blocks
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput
@@ -38,6 +39,12 @@ __all__ = ["LiRACalibrated", "LiRAFinitePopulation", "gaussian_power", "pool_fac
 Floats = NDArray[np.float64]
 VARIANCE_FLOOR = 1e-6
 """In squared logits, as in ``lira``."""
+
+KNOTS, LAST_KNOT = 16_385, 16.0
+"""Of the tables of normal quantiles: between knots a thousandth apart a cubic is right to 1e-14."""
+
+LEAST_CELLS = 4
+"""Scores for each knot from which a table is worth its making."""
 
 
 def pool_factor(inclusion: float | Floats, seed_share: float = 0.0) -> Floats:
@@ -124,9 +131,11 @@ class LiRAFinitePopulation:
         total, phi = np.zeros(reference.side.shape), reference.signal(self.signal)
         factor = self._left_out_factor(reference.side)
         for query in np.moveaxis(phi, -1, 0):
-            normals = left_out_normals(query, reference.side, online=self.online, variance=self.variance)
-            for records, fitted in normals:
+
+            def score(records: slice, fitted: Normals, query: Floats = query) -> None:
                 total[:, records] += log_ratio(query[:, records], _widened(fitted, factor))
+
+            over_left_out_normals(score, query, reference.side, online=self.online, variance=self.variance)
         total /= phi.shape[-1]
         return total
 
@@ -213,7 +222,7 @@ class LiRACalibrated:
     def fit(self, reference: Reference, *, rng: np.random.Generator) -> "CalibratedScorer":
         """Fit the OUT distribution of every record; nothing is drawn from ``rng``."""
         require_models(reference.side, 1, self._both, reference.ids)
-        phi = reference.signal(self.signal).mean(axis=-1)
+        phi = reference.averaged(self.signal)
         inside = moments(phi, reference.side == Side.IN) if self._both else None
         outside = moments(phi, reference.side == Side.OUT)
         return CalibratedScorer(reference, self.signal, inside, outside, self.flags(reference))
@@ -221,15 +230,19 @@ class LiRACalibrated:
     def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
         """Score every model against all the others, in closed form."""
         require_models(reference.side, 2, self._both, reference.ids)
-        phi = reference.signal(self.signal)
-        phi = phi[..., 0] if phi.shape[-1] == 1 else phi.mean(axis=-1)
+        phi = reference.averaged(self.signal)
         # A shared variance is of all records together: they can be taken by parts only where it is not needed.
-        parts = [slice(None)] if self.flags(reference, left_out=True) else record_blocks(*phi.shape)
+        few = self.flags(reference, left_out=True)
+        parts = [slice(None)] if few else record_blocks(*phi.shape)
+        tables = None if few else _Tables.worth_making(reference.side == Side.OUT)
         scores = np.empty(phi.shape)
-        for records in parts:
+
+        def work(records: slice) -> None:
             own, side = phi[:, records], reference.side[:, records]
             inside = left_out_moments(own, side == Side.IN) if self._both else None
-            scores[:, records] = _calibrated(own, inside, left_out_moments(own, side == Side.OUT))
+            scores[:, records] = _calibrated(own, inside, left_out_moments(own, side == Side.OUT), tables=tables)
+
+        over_blocks(work, parts, values=phi.size)
         return scores
 
     def flags(self, reference: Reference, *, left_out: bool = False) -> tuple[str, ...]:
@@ -257,10 +270,69 @@ class CalibratedScorer:
         inside = None if self.inside is None else Moments(*(part[at] for part in self.inside))
         outside = Moments(*(part[at] for part in self.outside))
         # Pooled over the whole reference, whichever of its records are scored.
-        return _calibrated(view.signal(self.signal).mean(axis=-1), inside, outside, self.outside)
+        return _calibrated(view.averaged(self.signal), inside, outside, self.outside)
 
 
-def _calibrated(phi: Floats, inside: Moments | None, outside: Moments, pool: Moments | None = None) -> Floats:
+class _Tables:
+    """Normal quantiles of Student's t by cubics between knots, for whole degrees of freedom from ``least`` to ``most``.
+
+    A fleet has few different numbers of OUT models and many scores.
+    """
+
+    def __init__(self, least: int, most: int) -> None:
+        self.least, self.step = least, LAST_KNOT / (KNOTS - 1)
+        nu = np.arange(least, most + 1, dtype=np.float64)[:, None]
+        u = np.linspace(0.0, LAST_KNOT, KNOTS)
+        z = normal_quantile(np.broadcast_to(u, (nu.size, KNOTS)), nu)
+        log_t = gammaln((nu + 1) / 2) - gammaln(nu / 2) - np.log(nu * np.pi) / 2 - (nu + 1) / 2 * np.log1p(u * u / nu)
+        slope = self.step * np.exp(log_t + z * z / 2 + np.log(2 * np.pi) / 2)
+        self.z, self.slope = z.reshape(-1), slope.reshape(-1)
+
+    @classmethod
+    def worth_making(cls, outside: NDArray[np.bool_]) -> Self | None:
+        """Return the tables for a fleet (m, n) with each model left out, or None where it has too few scores."""
+        number = np.count_nonzero(outside, axis=0)
+        least, most = int(number.min()) - 2, int(number.max()) - 1
+        worth = least >= 1 and outside.size >= LEAST_CELLS * KNOTS * (most - least + 1)
+        return cls(least, most) if worth else None
+
+    def __call__(self, u: Floats, degrees: Floats) -> Floats:
+        """Return ``normal_quantile(u, degrees)``."""
+        place = np.abs(u)
+        place *= 1.0 / self.step
+        far = np.flatnonzero(place >= KNOTS - 2)
+        np.minimum(place, KNOTS - 2, out=place)
+        at = place.astype(np.int64)
+        place -= at
+        at += (degrees.astype(np.int64) - self.least) * KNOTS
+        low, slope = self.z.take(at), self.slope.take(at)
+        at += 1
+        rise, bend = self.z.take(at), self.slope.take(at)
+        rise -= low
+        # low + t (slope + t (3 rise - 2 slope - end + t (slope + end - 2 rise))), t the place between two knots
+        bend += slope
+        bend -= 2.0 * rise
+        rise -= slope
+        rise -= bend
+        z = place * bend
+        z += rise
+        z *= place
+        z += slope
+        z *= place
+        z += low
+        if far.size:
+            z.reshape(-1)[far] = normal_quantile(np.abs(u.reshape(-1)[far]), degrees.reshape(-1)[far])
+        signed: Floats = np.copysign(z, u, out=z)
+        return signed
+
+
+def _calibrated(
+    phi: Floats,
+    inside: Moments | None,
+    outside: Moments,
+    pool: Moments | None = None,
+    tables: _Tables | None = None,
+) -> Floats:
     pool = outside if pool is None else pool
     degrees = np.maximum(outside.number - 1.0, 1.0)
     spread = outside.squares / degrees
@@ -274,7 +346,7 @@ def _calibrated(phi: Floats, inside: Moments | None, outside: Moments, pool: Mom
     u = (phi - outside.mean) / np.sqrt(spread)
     if inside is not None:
         u *= np.where(inside.mean >= outside.mean, 1.0, -1.0)
-    return normal_quantile(u, degrees)
+    return normal_quantile(u, degrees) if tables is None else tables(u, degrees)
 
 
 def normal_quantile(u: Floats, degrees: Floats) -> Floats:

@@ -45,8 +45,8 @@ class PopulationScorer:
         if view.population is None:
             raise MissingNeed("population needs population records that no model was trained on")
         view.require_disjoint(view.population, "population")
-        known = np.sort(view.population.signal(self.signal).mean(axis=-1))
-        below = places(known, view.signal(self.signal).mean(axis=-1))
+        known = np.sort(view.population.averaged(self.signal))
+        below = places(known, view.averaged(self.signal))
         return np.asarray((1.0 + known.size - below) / (known.size + 1.0), np.float64)
 
     def score(self, view: View) -> NDArray[np.float64]:

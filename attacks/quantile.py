@@ -219,7 +219,7 @@ def _by_class(known: Floats, labels: NDArray[np.int64], n_classes: int) -> tuple
 
 
 def _signal(answers: Answers, name: str) -> Floats:
-    mean: Floats = answers.signal(name).mean(axis=-1)
+    mean: Floats = answers.averaged(name)
     return mean
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mnemoscope.attacks.moments import left_out_mean, mean_over, record_blocks
 from mnemoscope.attacks.tuning import Cells, Setting, Simulated, check_setting, tuned_by_target, tuned_setting
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Answers, Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
@@ -191,8 +192,11 @@ def rmia_scores(
     ratio = _left_out_ratio(attack, log_p, slope, attack._masks(side))
     ratio_z = _left_out_ratio(attack, log_p_z, slope, (np.ones(log_p_z.shape[:2], np.bool_),))
     log_gamma = math.log(attack.gamma)
-    for own, own_z in zip(ratio, ratio_z, strict=True):
-        own[:] = _score(own, own_z, log_gamma)
+
+    def place(model: int) -> None:
+        ratio[model] = _score(ratio[model], ratio_z[model], log_gamma)
+
+    over_blocks(place, range(ratio.shape[0]), values=ratio.size)
     return ratio
 
 
@@ -200,11 +204,14 @@ def _left_out_ratio(attack: RMIA, log_p: Floats, slope: float | Floats, masks: S
     """Log of each model's probability over the normaliser that the others give, averaged over queries: (m, n)."""
     n_models, n_records = log_p.shape[:2]
     ratio = np.zeros((n_models, n_records))
-    for records in record_blocks(n_models, n_records):
+
+    def work(records: slice) -> None:
         parts = [mask[:, records] for mask in masks]
         for query in np.moveaxis(log_p[:, records], -1, 0):
             p = _floored(query)
             ratio[:, records] += query - attack._log_normaliser([left_out_mean(p, mask) for mask in parts], slope)
+
+    over_blocks(work, record_blocks(n_models, n_records), values=log_p.size)
     ratio /= log_p.shape[-1]
     return ratio
 

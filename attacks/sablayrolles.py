@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mnemoscope.attacks.difficulty import OffsetScorer, check_limit, limited
 from mnemoscope.attacks.moments import left_out_mean, mean_over, record_blocks
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
 
 __all__ = ["Sablayrolles"]
@@ -46,10 +47,13 @@ class Sablayrolles:
         """Score every model against all the others, in closed form."""
         require_models(reference.side, 2, True, reference.ids)
         phi = limited(reference, self.signal, self.limit)
-        for records in record_blocks(*phi.shape):
+
+        def work(records: slice) -> None:
             own, sides = phi[:, records], reference.side[:, records]
             means = [left_out_mean(own, sides == side) for side in (Side.IN, Side.OUT)]
             own -= (means[0] + means[1]) / 2.0
+
+        over_blocks(work, record_blocks(*phi.shape), values=phi.size)
         return phi
 
 

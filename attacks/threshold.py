@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.answers.views import Need, Reference, Side, View
 from mnemoscope.audit.errors import InvalidInput
 
@@ -58,22 +59,28 @@ class Threshold:
 
     def fit(self, reference: Reference, *, rng: np.random.Generator) -> "ThresholdScorer":
         """Search the thresholds of highest balanced accuracy on the shadow models; ``rng`` is not used."""
-        model_in, in_pos = np.nonzero(reference.side == Side.IN)
-        model_out, out_pos = np.nonzero(reference.side == Side.OUT)
-        if not (in_pos.size and out_pos.size):
+        side = reference.side
+        if not ((side == Side.IN).any() and (side == Side.OUT).any()):
             return ThresholdScorer(RULES[self.rule], None, None)
-        signal = reference.signal(RULES[self.rule]).mean(axis=-1)
-        inside, outside = signal[model_in, in_pos], signal[model_out, out_pos]
-        overall = best_threshold(inside, outside)
+        signal = reference.averaged(RULES[self.rule])
+
+        def overall() -> float:
+            return best_threshold(signal[side == Side.IN], signal[side == Side.OUT])
+
         if not self.by_class:
-            return ThresholdScorer(RULES[self.rule], None, overall)
-        thresholds = np.full(reference.n_classes, overall)
-        for label in np.unique(reference.labels):
-            own_in = inside[reference.labels[in_pos] == label]
-            own_out = outside[reference.labels[out_pos] == label]
-            if own_in.size and own_out.size:
-                thresholds[label] = best_threshold(own_in, own_out)
-        return ThresholdScorer(RULES[self.rule], thresholds, 0.0)
+            return ThresholdScorer(RULES[self.rule], None, overall())
+
+        def of_class(label: int) -> float | None:
+            own = np.flatnonzero(reference.labels == label)
+            known, sides = signal.take(own, axis=1), side.take(own, axis=1)
+            inside, outside = known[sides == Side.IN], known[sides == Side.OUT]
+            return best_threshold(inside, outside) if inside.size and outside.size else None
+
+        found = over_blocks(of_class, range(reference.n_classes), values=signal.size)
+        if None in found:  # a class without records on one side takes the threshold of all
+            everyone = overall()
+            found = [everyone if threshold is None else threshold for threshold in found]
+        return ThresholdScorer(RULES[self.rule], np.array(found, np.float64), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +93,7 @@ class ThresholdScorer:
 
     def score(self, view: View) -> Floats:
         """Return (n,) float64."""
-        signal: Floats = view.signal(self.signal).mean(axis=-1)
+        signal = view.averaged(self.signal)
         return signal if self.by_class is None else signal - self.by_class[view.labels]
 
 
@@ -102,8 +109,11 @@ def best_threshold(in_scores: Floats, out_scores: Floats) -> float:
     >>> best_threshold(np.array([2.0, 3.0, 5.0]), np.array([0.0, 1.0, 4.0]))
     2.0
     """
-    levels = np.unique(np.concatenate([in_scores, out_scores]))
-    flagged_in = in_scores.size - np.searchsorted(np.sort(in_scores), levels, side="left")
+    # A value of OUT records alone is never best: the next higher one flags as many IN records and fewer OUT records.
+    inside = np.sort(in_scores)
+    first = np.flatnonzero(np.concatenate([[True], inside[1:] > inside[:-1]]))
+    levels = inside[first]
+    flagged_in = inside.size - first
     flagged_out = out_scores.size - np.searchsorted(np.sort(out_scores), levels, side="left")
     gain = flagged_in * out_scores.size - flagged_out * in_scores.size
     return float(levels[levels.size - 1 - int(np.argmax(gain[::-1]))])

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.answers.views import Side
 from mnemoscope.audit.errors import InvalidInput
 
@@ -78,7 +79,7 @@ def tuned_setting(
     Raises:
         InvalidInput: no record with two models on the sides that are read, or no member or non-member at all.
     """
-    return _best(grid, scores, _cells(np.arange(side.shape[0]), side, ids, both))
+    return _best(grid, scores, _Usable(side, ids, both).cells(None))
 
 
 def tuned_by_target(
@@ -90,33 +91,49 @@ def tuned_by_target(
     both: bool = False,
 ) -> Floats:
     """Return for each model (m,) the setting that ``tuned_setting`` finds on the others."""
-    models = np.arange(side.shape[0])
-    others = (np.delete(models, k) for k in models)
-    return np.array([_best(grid, scores, _cells(kept, side, ids, both)) for kept in others])
+    usable = _Usable(side, ids, both)
+    targets = range(side.shape[0])
+    work = len(grid) * side.shape[0] ** 2 * RECORDS
+    return np.array(over_blocks(lambda k: _best(grid, scores, usable.cells(k)), targets, values=work))
 
 
-def _cells(models: NDArray[np.int64], side: NDArray[np.int8], ids: NDArray[np.int64] | None, both: bool) -> Cells:
-    part = side[models]
-    read = (Side.IN, Side.OUT) if both else (Side.OUT,)
-    usable = np.flatnonzero(np.all([(part == wanted).sum(axis=0) >= LEAST for wanted in read], axis=0))
-    if ids is not None:
-        usable = usable[np.argsort(ids[usable])]
-    chosen = usable[:: max(1, -(-usable.size // RECORDS))]
-    cells = Cells(models, chosen, part[:, chosen])
-    if not (cells.side == Side.OUT).any() or not (cells.side == Side.IN).any():
-        raise InvalidInput(
-            f"tuning needs records with at least {LEAST} {' and '.join(w.name for w in read)} models, and members and "
-            "non-members among the attacker's own models. Provide more of them, or give the setting as a number"
-        )
-    return cells
+class _Usable:
+    """What tuning may read of a fleet; counted once, whoever the target is."""
+
+    def __init__(self, side: NDArray[np.int8], ids: NDArray[np.int64] | None, both: bool) -> None:
+        self.side, self.read = side, (Side.IN, Side.OUT) if both else (Side.OUT,)
+        self.numbers = [np.count_nonzero(side == wanted, axis=0) for wanted in self.read]
+        self.order = np.arange(side.shape[1]) if ids is None else np.argsort(ids)
+
+    def cells(self, target: int | None) -> Cells:
+        """Return the cells of all models, or of all but the target."""
+        models = np.arange(self.side.shape[0])
+        enough = np.ones(self.side.shape[1], np.bool_)
+        for wanted, number in zip(self.read, self.numbers, strict=True):
+            enough &= (number if target is None else number - (self.side[target] == wanted)) >= LEAST
+        if target is not None:
+            models = np.delete(models, target)
+        usable = self.order[enough[self.order]]
+        chosen = usable[:: max(1, -(-usable.size // RECORDS))]
+        cells = Cells(models, chosen, self.side[np.ix_(models, chosen)])
+        if not (cells.side == Side.OUT).any() or not (cells.side == Side.IN).any():
+            read = " and ".join(wanted.name for wanted in self.read)
+            raise InvalidInput(
+                f"tuning needs records with at least {LEAST} {read} models, and members and non-members among the "
+                "attacker's own models. Provide more of them, or give the setting as a number"
+            )
+        return cells
 
 
 def _best(grid: Sequence[float], scores: Simulated, cells: Cells) -> float:
     counts, scored = [], scores(cells)
+    members, others = (np.flatnonzero(cells.side == wanted) for wanted in (Side.IN, Side.OUT))
     for setting in grid:
         score = scored(setting)
-        inside, outside = np.sort(score[cells.side == Side.IN]), np.sort(score[cells.side == Side.OUT])
+        inside, outside = np.sort(score.take(members)), np.sort(score.take(others))
         # Whole counts, so that equally good settings are equal whatever the order of models and records.
-        below = np.searchsorted(outside, inside, "left") + np.searchsorted(outside, inside, "right")
-        counts.append(int(below.sum()))
+        below = np.searchsorted(outside, inside, "left")
+        tied = outside.take(below, mode="clip") == inside
+        at_most = np.searchsorted(outside, inside[tied], "right").sum() + below[~tied].sum()
+        counts.append(int(below.sum() + at_most))
     return float(grid[int(np.argmax(counts))])

@@ -68,7 +68,8 @@ class ULiRA:
         fewest = np.full(reference.n_models, reference.n_models)
         for side in (Side.IN, Side.OUT):
             mask = reference.side == side
-            np.minimum(fewest, (mask.sum(axis=0) - mask).min(axis=1), out=fewest)
+            number = np.count_nonzero(mask, axis=0)
+            np.minimum(fewest, [(number - own).min() for own in mask], out=fewest)
         chosen = np.array([self._chosen(int(number)) for number in fewest])
         scores = np.empty(reference.side.shape)
         for variance in get_args(Variances)[1:]:

@@ -12,11 +12,14 @@ where those of 16 do: without a leak 6 % of never-held records fell below the lo
 one reference more than the rest gives one up, drawn by a hash of the losses.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.attacks.moments import record_blocks
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.answers.views import Need, Reference, Side, View, require_models
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.statistics.counts import threshold_at
@@ -29,9 +32,6 @@ Counts = NDArray[np.int64]
 
 LARGEST_LOSS = 1000.0
 """In nats; the upper end of every record's distribution."""
-
-BLOCK_RECORDS = 20_000
-"""Records sorted at a time."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class AttackS:
 
     def fit(self, reference: Reference, *, rng: np.random.Generator) -> "AttackSScorer":
         """Set the threshold on all OUT pairs of model and record; nothing is drawn from ``rng``."""
-        outside = reference.signal("negative_loss").mean(axis=-1)[reference.side == Side.OUT]
+        outside = reference.averaged("negative_loss")[reference.side == Side.OUT]
         threshold = threshold_at(outside, self.fpr)
         return AttackSScorer(float(threshold if np.isfinite(threshold) else np.nextafter(outside.max(), np.inf)))
 
     def score_fleet(self, reference: Reference, *, rng: np.random.Generator) -> Floats:
         """Return the signal: no other model takes part in it."""
-        mean: Floats = reference.signal("negative_loss").mean(axis=-1)
+        mean: Floats = reference.averaged("negative_loss")
         return mean
 
 
@@ -70,7 +70,7 @@ class AttackSScorer:
 
     def score(self, view: View) -> Floats:
         """Return (n,) float64."""
-        mean: Floats = view.signal("negative_loss").mean(axis=-1)
+        mean: Floats = view.averaged("negative_loss")
         return mean
 
 
@@ -93,13 +93,15 @@ class AttackR:
         """Score every model against all the others, in closed form."""
         require_models(reference.side, 2, False, reference.ids)
         outside = reference.side == Side.OUT
-        count = outside.sum(axis=0) - outside
-        over = _one_too_many(count)
+        over = _one_too_many_left_out(outside)
         total = np.zeros(outside.shape)
-        for loss in _losses(reference):
-            for start in range(0, loss.shape[1], BLOCK_RECORDS):
-                part = np.s_[:, start : start + BLOCK_RECORDS]
-                total[part] -= _evened_shares(loss[part], outside[part], over[part])
+        for signal in np.moveaxis(reference.signal("negative_loss"), -1, 0):
+
+            def work(records: slice, signal: Floats = signal) -> None:
+                part = _clipped(signal[:, records])
+                total[:, records] -= _evened_shares(part, outside[:, records], over[:, records])
+
+            over_blocks(work, record_blocks(*outside.shape), values=outside.size)
         total /= reference.logits.shape[-2]
         return total
 
@@ -126,13 +128,26 @@ class AttackRScorer:
 
 def _losses(answers: View | Reference) -> Floats:
     """Losses with the queries in front."""
-    return np.clip(-np.moveaxis(answers.signal("negative_loss"), -1, 0), 0.0, LARGEST_LOSS)
+    return _clipped(np.moveaxis(answers.signal("negative_loss"), -1, 0))
+
+
+def _clipped(signal: Floats) -> Floats:
+    return np.clip(-signal, 0.0, LARGEST_LOSS)
 
 
 def _one_too_many(count: Counts) -> Mask:
     """Return where a record (k, n) has one reference more than others, for targets whose records differ by just one."""
     low, high = count.min(axis=1, keepdims=True), count.max(axis=1, keepdims=True)
     over: Mask = (high - low == 1) & (count == high)
+    return over
+
+
+def _one_too_many_left_out(outside: Mask) -> Mask:
+    """``_one_too_many`` of the references (m, n) that each of m models has when it is left out of them."""
+    number = np.count_nonzero(outside, axis=0)
+    over = np.empty_like(outside)
+    for own, mask in zip(over, outside, strict=True):  # row by row: counts of a whole fleet are large
+        own[:] = _one_too_many((number - mask)[None])[0]
     return over
 
 
@@ -153,12 +168,11 @@ def _given_up(loss: Floats, outside: Mask) -> Mask:
 
 def _evened_shares(loss: Floats, outside: Mask, over: Mask) -> Floats:
     """``_left_out_shares`` where each (model, record) in ``over`` does without one of its references."""
-    shares = _left_out_shares(loss, outside)
-    if not over.any():
+    given_up = _given_up(loss, outside) if over.any() else np.zeros_like(over)
+    shares, *fewer = _left_out_shares(loss, [outside, outside & ~given_up] if over.any() else [outside])
+    if not fewer:
         return shares
-    given_up = _given_up(loss, outside)
-    fewer = _left_out_shares(loss, outside & ~given_up)
-    shares = np.where(over, fewer, shares)
+    np.copyto(shares, fewer[0], where=over)
     # A target that would itself be given up: its record gives up the next.
     for k, j in np.argwhere(over & given_up):
         others = outside[:, j : j + 1].copy()
@@ -181,29 +195,41 @@ def _shares(loss: Floats, known: Floats, outside: Mask) -> Floats:
     return shares
 
 
-def _left_out_shares(loss: Floats, outside: Mask) -> Floats:
-    """``_shares`` of each of the m models against the others: one sort a record, unless losses are tied."""
-    order = np.argsort(loss, axis=0)
-    ranked = np.take_along_axis(loss, order, axis=0)
+def _left_out_shares(loss: Floats, masks: Sequence[Mask]) -> list[Floats]:
+    """``_shares`` of each of the m models against the others, for several masks of OUT models.
+
+    One sort a record serves all of them, unless losses are tied.
+    """
+    order = np.ascontiguousarray(np.argsort(np.ascontiguousarray(loss.T), axis=1).T)
+    order *= loss.shape[1]
+    order += np.arange(loss.shape[1])
+    ranked = loss.take(order)
     ends = (ranked[0] == 0.0) | (ranked[-1] == LARGEST_LOSS)
-    plain = (ranked[1:] > ranked[:-1]).all(axis=0) & ~ends
-    out = np.take_along_axis(outside, order, axis=0)
-    # The losses of the OUT models before and after each place; its own is neither.
-    low, high = np.zeros_like(ranked), np.full_like(ranked, LARGEST_LOSS)
-    np.maximum.accumulate(np.where(out[:-1], ranked[:-1], 0.0), axis=0, out=low[1:])
-    high[:-1] = np.minimum.accumulate(np.where(out[:0:-1], ranked[:0:-1], LARGEST_LOSS), axis=0)[::-1]
-    below = np.zeros(out.shape, np.int64)
-    np.cumsum(out[:-1], axis=0, out=below[1:])
-    total = outside.sum(axis=0) - out
-    shares = np.empty_like(loss)
-    share = _interpolated(ranked, below, np.zeros(1, np.int64), total, low, high)
-    np.put_along_axis(shares, order, share, axis=0)
-    rest = np.flatnonzero(~plain)
-    for k in range(loss.shape[0] if rest.size else 0):
-        others = outside[:, rest].copy()
-        others[k] = False
-        shares[k, rest] = _shares(loss[k, rest][None], loss[:, rest], others)[0]
-    return shares
+    rest = np.flatnonzero(~((ranked[1:] > ranked[:-1]).all(axis=0) & ~ends))
+    found = []
+    for outside in masks:
+        out = outside.take(order)
+        # The losses of the OUT models before and after each place; its own is neither.
+        low, high = np.zeros_like(ranked), np.full_like(ranked, LARGEST_LOSS)
+        np.maximum.accumulate(np.where(out[:-1], ranked[:-1], 0.0), axis=0, out=low[1:])
+        high[:-1] = np.minimum.accumulate(np.where(out[:0:-1], ranked[:0:-1], LARGEST_LOSS), axis=0)[::-1]
+        below = np.zeros(out.shape)
+        np.cumsum(out[:-1], axis=0, out=below[1:])
+        shares = np.empty_like(loss)
+        # Without ties or losses at an end, every loss lies strictly between its neighbours.
+        share = ranked - low
+        high -= low
+        np.maximum(high, np.finfo(np.float64).tiny, out=high)
+        share /= high
+        share += below
+        share /= outside.sum(axis=0) + 1.0 - out
+        shares.reshape(-1)[order] = share
+        for k in range(loss.shape[0] if rest.size else 0):
+            others = outside[:, rest].copy()
+            others[k] = False
+            shares[k, rest] = _shares(loss[k, rest][None], loss[:, rest], others)[0]
+        found.append(shares)
+    return found
 
 
 def _interpolated(loss: Floats, below: Counts, tied: Counts, number: Counts, low: Floats, high: Floats) -> Floats:

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.answers.oracle import Oracle
 from mnemoscope.audit.answers.views import Answers, Need, Reference, View
 from mnemoscope.audit.errors import AuditError, InvalidInput, MissingNeed
@@ -83,8 +84,8 @@ NEED_REMEDIES = {
     Need.GRADIENT: "live access to the model's parameters and gradients",
     Need.FORGET_DATA: "the forget records themselves",
     Need.RETAIN_DATA: "the retained records",
-    Need.VALIDATION_DATA: "validation records, which then may not serve as never-seen records",
-    Need.HISTORY: "the training history",
+    Need.VALIDATION_DATA: "validation records (design.validation in a plan), which may then not serve as never-seen",
+    Need.HISTORY: "the training history, which models have that were trained one by one (runtime.stack = 1)",
 }
 
 
@@ -187,21 +188,33 @@ def decision_threshold(scorer: Scorer) -> float | None:
 DECIMALS = 11
 """Scores are kept to so many: far below anything that tells records apart, far above rounding errors."""
 
+CHECKED = 64_000
+"""Scores checked at a time."""
+
 
 def _checked(name: str, scores: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
     array = np.asarray(scores)
     if array.shape != shape or array.dtype != np.float64:
         given = f"{array.dtype} {array.shape}"
         raise AuditError(f"attack {name!r} returned {given}; it must return float64 {shape}")
-    bad = ~np.isfinite(array)
-    if bad.any():
+    kept = np.empty(shape)
+    flat: NDArray[np.float64] = kept.reshape(-1)
+    raw: NDArray[np.float64] = array.reshape(-1)
+
+    def keep(part: slice) -> int:
+        # Where all models answer alike, means with and without the target differ by rounding errors, and their sign
+        # names the target's side: such scores are equal, and must tie.
+        np.round(raw[part], DECIMALS, out=flat[part])
+        return int(np.count_nonzero(~np.isfinite(raw[part])))
+
+    parts = [slice(start, min(start + CHECKED, flat.size)) for start in range(0, flat.size, CHECKED)]
+    bad = sum(over_blocks(keep, parts, values=flat.size))
+    if bad:
         raise AuditError(
-            f"attack {name!r} returned {int(bad.sum())} scores that are not finite; "
+            f"attack {name!r} returned {bad} scores that are not finite; "
             "leave out records it cannot score, with a count, before it runs"
         )
-    # Where all models answer alike, means with and without the target differ by rounding errors, and their sign names
-    # the target's side: such scores are equal, and must tie.
-    return np.round(array, DECIMALS)
+    return kept
 
 
 def score_target(attack: Attack, reference: Reference, view: View, *, rng: np.random.Generator) -> NDArray[np.float64]:

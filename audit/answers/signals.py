@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.answers.blocks import over_blocks
 from mnemoscope.audit.errors import InvalidInput
 
 __all__ = ["SIGNALS", "Signal", "compute_signal"]
@@ -124,28 +125,34 @@ def negative_entropy(z: Floats, y: Ints) -> Floats:
 
 def negative_modified_entropy(z: Floats, y: Ints) -> Floats:
     """(1 - p_y) log p_y + sum_{k != y} p_k log(1 - p_k) (Song and Mittal 2021), exact where saturated."""
-    shifted, p, rest = _relative(z)
+    z -= z.max(axis=0)
+    at = _places(y)
+    below_top = z.reshape(-1)[at]
+    p = np.exp(z)
+    tops = p == 1.0
+    np.copyto(p, 0.0, where=tops)
+    number = np.count_nonzero(tops, axis=0)  # classes that tie with the likeliest, itself included
+    rest: Floats = p.sum(axis=0)
+    rest += number - 1
     log_total = np.log1p(rest)
-    top = p == 1.0
-    p /= 1.0 + rest
     # log(1 - p_k) loses all digits where p_k -> 1; at most one class can exceed one half, and there it is the
     # sum of the others' mass that is exact.
     log_rest = np.log(np.maximum(rest, LEAST_SUM))
     far = np.flatnonzero(rest < LEAST_SUM)
     if far.size:
-        others = shifted[:, far]
+        others = z[:, far]
         others[others.argmax(axis=0), np.arange(far.size)] = -np.inf
         log_rest[far] = _log_sum_exp(others)
-    at = _places(y)
-    log_p_true = shifted.reshape(-1)[at] - log_total
-    log1mp = np.minimum(p, 0.5 + 1e-9, out=shifted)
-    np.negative(log1mp, out=log1mp)
-    np.log1p(log1mp, out=log1mp)
-    np.copyto(log1mp, log_rest - log_total, where=top)
-    rest_of_true = np.exp(log1mp.reshape(-1)[at])
-    log1mp *= p
+    total = 1.0 + rest
+    log1mp_top = log_rest - log_total
+    p /= -total
+    log1mp = np.log1p(p, out=z)
+    is_top = tops.reshape(-1)[at]
+    rest_of_true = np.exp(np.where(is_top, log1mp_top, log1mp.reshape(-1)[at]))
+    log1mp *= p  # of the likeliest classes 0 here; they follow
     log1mp.reshape(-1)[at] = 0.0
-    entropy: Floats = rest_of_true * log_p_true + log1mp.sum(axis=0)
+    entropy: Floats = rest_of_true * (below_top - log_total) - log1mp.sum(axis=0)
+    entropy += (number - is_top) * (log1mp_top / total)
     return entropy
 
 
@@ -228,21 +235,24 @@ def compute_signal(
     step = max(LEAST_RECORDS, BLOCK_VALUES // max(1, q * c))
     together = max(1, step // max(1, n))  # small models share a block, large ones are cut into several
     function = SIGNALS[name]
-    for first in range(0, flat.shape[0], together):
-        for start in range(0, n, step):
-            part = (slice(first, first + together), slice(start, start + step))
-            given = np.moveaxis(flat[part], -1, 0)
-            if function is correctness:  # an arg-max is quickest where the classes of an answer lie side by side
-                out[part] = correctness(given, labels[None, part[1], None])
-                continue
-            held = given[0].size
-            # Of a single column numpy would sum the classes in another order: the last digits that a record scores
-            # would depend on its block.
-            z = np.zeros((c, max(held, 2)))
-            z[:, :held].reshape(given.shape)[:] = given
-            if temperature != 1.0:
-                z /= temperature
-            y = np.zeros(z.shape[1], np.int64)
-            y[:held].reshape(given.shape[1:])[:] = labels[None, part[1], None]
-            out[part] = function(z, y)[:held].reshape(given.shape[1:])
+
+    def work(part: tuple[slice, slice]) -> None:
+        given = np.moveaxis(flat[part], -1, 0)
+        if function is correctness:  # an arg-max is quickest where the classes of an answer lie side by side
+            out[part] = correctness(given, labels[None, part[1], None])
+            return
+        held = given[0].size
+        # Of a single column numpy would sum the classes in another order: the last digits that a record scores would
+        # depend on its block.
+        z = np.empty((c, held)) if held > 1 else np.zeros((c, 2))
+        z[:, :held].reshape(given.shape)[:] = given
+        if temperature != 1.0:
+            z /= temperature
+        y = np.zeros(z.shape[1], np.int64)
+        y[:held].reshape(given.shape[1:])[:] = labels[None, part[1], None]
+        out[part] = function(z, y)[:held].reshape(given.shape[1:])
+
+    rows = [slice(first, first + together) for first in range(0, flat.shape[0], together)]
+    columns = [slice(start, start + step) for start in range(0, n, step)]
+    over_blocks(work, [(row, column) for row in rows for column in columns], values=flat.size)
     return out.reshape(*lead, n, q)

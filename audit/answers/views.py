@@ -6,6 +6,7 @@ The truth about the target is in neither: it lives in the game and meets the sco
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag, IntEnum, auto
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from mnemoscope.audit.answers.signals import compute_signal
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 
 __all__ = ["Answers", "Known", "Need", "Reference", "Side", "View", "require_models"]
+
+Signals = dict[tuple[str, float], NDArray[np.float64]]
+Array = TypeVar("Array", NDArray[np.float64], NDArray[np.float32])
 
 
 class Side(IntEnum):
@@ -61,7 +65,7 @@ class Answers:
     logits: NDArray[np.float32]
     queries: tuple[str, ...] = field(default=(), kw_only=True)
     labels_only: bool = field(default=False, kw_only=True)
-    _signals: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict, repr=False, kw_only=True)
+    _signals: Signals = field(default_factory=dict, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 1 or self.labels.shape != self.ids.shape:
@@ -99,10 +103,25 @@ class Answers:
                 "Use attacks that read labels: correctness, label_augmentation, boundary_distance"
             )
         if key not in self._signals:
+            shared = self._signals.find(self.logits, key) if isinstance(self._signals, _Shared) else None
+            if shared is not None:
+                shared.flags.writeable = False
+                self._signals[key] = shared
+                return shared
             values = compute_signal(name, self.logits, self.labels, temperature=temperature)
             values.flags.writeable = False
             self._signals[key] = values
         return self._signals[key]
+
+    def averaged(self, name: str, *, temperature: float = 1.0) -> NDArray[np.float64]:
+        """Return the signal averaged over queries, (n,) or (m, n) float64; of a single query it is the signal itself.
+
+        Raises:
+            MissingNeed: as of ``signal``.
+        """
+        values = self.signal(name, temperature=temperature)
+        mean: NDArray[np.float64] = values[..., 0] if values.shape[-1] == 1 else values.mean(axis=-1)
+        return mean
 
     @property
     def n_records(self) -> int:
@@ -149,6 +168,51 @@ class Answers:
                 f"{shared.size} records are both audited and {what}: {_named(shared)}. "
                 f"Use {what} records that are not audited"
             )
+
+
+class _Shared(Signals):
+    """Signals of some models of a larger fleet, taken from it where that spares work.
+
+    Attributes:
+        whole: answers of the fleet.
+        at: positions of these models in it, several or one.
+        logits: theirs; answers with other logits do not ask here.
+    """
+
+    def __init__(self, whole: Answers, at: NDArray[np.int64] | int, logits: NDArray[np.float32]) -> None:
+        super().__init__({key: value[at] for key, value in whole._signals.items()} if isinstance(at, int) else {})
+        self.whole, self.at, self.logits = whole, at, logits
+
+    def find(self, logits: NDArray[np.float32], key: tuple[str, float]) -> NDArray[np.float64] | None:
+        """Return a signal, or None where computing that of the whole fleet would be much more work."""
+        most = 0 if isinstance(self.at, int) else 2 * self.at.size
+        if logits is not self.logits or (key not in self.whole._signals and most < self.whole.logits.shape[0]):
+            return None
+        values: NDArray[np.float64] = _rows(self.whole.signal(key[0], temperature=key[1]), self.at)
+        return values
+
+
+def _of_models(answers: Answers, at: NDArray[np.int64] | int) -> Answers:
+    """Return the answers of some models of a fleet, or of one."""
+    logits = _rows(answers.logits, at)
+    return Answers(
+        answers.ids,
+        answers.labels,
+        logits,
+        queries=answers.queries,
+        labels_only=answers.labels_only,
+        _signals=_Shared(answers, at, logits),
+    )
+
+
+def _rows(array: Array, at: NDArray[np.int64] | int) -> Array:
+    """Return ``array[at]``; evenly spaced rows, such as one or every other one, without a copy."""
+    if isinstance(at, int) or at.size < 2:
+        return array[at]
+    gap = int(at[1] - at[0])
+    if gap > 0 and at[0] >= 0 and (np.diff(at) == gap).all():
+        return array[int(at[0]) : int(at[-1]) + 1 : gap]
+    return array[at]
 
 
 def require_models(side: NDArray[np.int8], least: int, both: bool, ids: NDArray[np.int64] | None = None) -> None:
@@ -269,28 +333,19 @@ class Reference(Answers):
     def select(self, models: Sequence[int] | NDArray[np.integer]) -> "Reference":
         """Return the reference restricted to the given model positions, signals carried along."""
         index = np.asarray(models, dtype=np.int64)
-        population = self.population
-        if population is not None:
-            population = Answers(
-                population.ids,
-                population.labels,
-                population.logits[index],
-                queries=population.queries,
-                labels_only=population.labels_only,
-                _signals={key: value[index] for key, value in population._signals.items()},
-            )
+        logits = _rows(self.logits, index)
         return Reference(
             ids=self.ids,
             labels=self.labels,
-            logits=self.logits[index],
+            logits=logits,
             side=self.side[index],
-            population=population,
+            population=None if self.population is None else _of_models(self.population, index),
             before=None if self.before is None else self.before.select(index),
             fold=None if self.fold is None else self.fold[index],
             oracles=None if self.oracles is None else tuple(self.oracles[k] for k in index),
             queries=self.queries,
             labels_only=self.labels_only,
-            _signals={key: value[index] for key, value in self._signals.items()},
+            _signals=_Shared(self, index, logits),
         )
 
     def without(self, models: Sequence[int] | NDArray[np.integer]) -> "Reference":
@@ -300,24 +355,16 @@ class Reference(Answers):
 
     def target(self, model: int) -> View:
         """Return model ``model`` as a target sees it: its answers, without any side."""
-        population = self.population
+        model = int(model)
+        logits = self.logits[model]
         return View(
             ids=self.ids,
             labels=self.labels,
-            logits=self.logits[model],
+            logits=logits,
             before=None if self.before is None else self.before.target(model),
-            population=None
-            if population is None
-            else Answers(
-                population.ids,
-                population.labels,
-                population.logits[model],
-                queries=population.queries,
-                labels_only=population.labels_only,
-                _signals={key: value[model] for key, value in population._signals.items()},
-            ),
+            population=None if self.population is None else _of_models(self.population, model),
             oracle=None if self.oracles is None else self.oracles[model],
             queries=self.queries,
             labels_only=self.labels_only,
-            _signals={key: value[model] for key, value in self._signals.items()},
+            _signals=_Shared(self, model, logits),
         )

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit.answers.blocks import over_blocks
+
 __all__ = ["places"]
 
 Floats = NDArray[np.float64]
@@ -10,6 +12,9 @@ Ints = NDArray[np.int64]
 
 PLACED = 20_000
 """Values that ``places`` sorts at a time."""
+
+PLACING = 10
+"""A value placed costs as much as so many that are only read."""
 
 
 def places(ascending: Floats, values: Floats) -> Ints:
@@ -25,8 +30,11 @@ def places(ascending: Floats, values: Floats) -> Ints:
     # Ascending needles walk through the sorted array once instead of missing the cache at every step; sorted in parts
     # that the cache holds.
     counts = np.empty(values.size, np.int64)
-    for start in range(0, values.size, PLACED):
+
+    def place(start: int) -> None:
         part = values[start : start + PLACED]
         order = np.argsort(part)
         counts[start : start + PLACED][order] = np.searchsorted(ascending, part[order], side="left")
+
+    over_blocks(place, range(0, values.size, PLACED), values=PLACING * values.size)
     return counts

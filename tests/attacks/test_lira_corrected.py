@@ -5,6 +5,7 @@ import pytest
 from scipy.special import betaln
 from scipy.stats import norm, t
 
+from mnemoscope.attacks import lira_corrected
 from mnemoscope.attacks.lira import LiRA, Normals, lira_scores, log_ratio, shared_variance
 from mnemoscope.attacks.lira_corrected import (
     LiRACalibrated,
@@ -280,3 +281,30 @@ def test_calibrated_with_one_out_model_falls_back_too():
 def test_impossible_settings_are_refused(make):
     with pytest.raises(InvalidInput, match="variance|inclusion|seed_share|signal|direction"):
         make()
+
+
+def test_tables_of_normal_quantiles_are_the_quantiles_themselves():
+    rng = np.random.default_rng(0)
+    degrees = rng.integers(1, 41, (16, 4000)).astype(np.float64)
+    u = rng.standard_t(2, degrees.shape) * 3
+    u[0, :4] = 0.0, 16.0, -1e9, np.nextafter(16.0, 0.0)
+    np.testing.assert_allclose(lira_corrected._Tables(1, 40)(u, degrees), normal_quantile(u, degrees), atol=1e-12)
+
+
+def test_large_fleets_are_scored_by_tables(monkeypatch):
+    rng = np.random.default_rng(0)
+    side = rng.permuted(np.tile(np.repeat(np.array([1, 0], np.int8), 8)[:, None], (1, 300)), axis=0)
+    logits = rng.normal(0, 2, (16, 300, 1, 3)).astype(np.float32)
+    logits[0, 0] *= 1e4
+    reference = Reference(np.arange(300), np.zeros(300, np.int64), logits, side=side)
+    plain = LiRACalibrated().score_fleet(reference, rng=rng)
+    calls, make = [], lira_corrected._Tables.__init__
+
+    def counted(self, *degrees):
+        calls.append(degrees)
+        make(self, *degrees)
+
+    monkeypatch.setattr(lira_corrected, "LEAST_CELLS", 0)
+    monkeypatch.setattr(lira_corrected._Tables, "__init__", counted)
+    np.testing.assert_allclose(LiRACalibrated().score_fleet(reference, rng=rng), plain, rtol=1e-11, atol=1e-12)
+    assert calls == [(6, 7)]

@@ -1,10 +1,13 @@
 """Large fleets are scored block of records after block of records: the answers are those of the whole at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mnemoscope.attacks import ATTACKS, moments
 from mnemoscope.attacks.lira import lira_scores
+from mnemoscope.audit.answers import blocks
 from mnemoscope.audit.answers.protocols import score_fleet
 from mnemoscope.audit.answers.views import Answers, Reference
 from mnemoscope.audit.statistics.places import places
@@ -87,3 +90,20 @@ def test_places_are_those_of_a_binary_search(n):
     rng = np.random.default_rng(1)
     known, values = np.sort(rng.integers(0, 30, 200) / 10.0), rng.integers(-3, 33, n) / 10.0
     np.testing.assert_array_equal(places(known, values), np.searchsorted(known, values))
+
+
+@pytest.mark.parametrize("design", [(8, 16, 0.0), (9, 20, 0.2)], ids=["balanced", "ragged"])
+@pytest.mark.parametrize("name", [*IN_BLOCKS, "attack_r", "attack_s", "population", "modified_entropy_by_class"])
+def test_threads_change_no_bit(monkeypatch, name, design):
+    members, models, left_out = design
+    monkeypatch.setattr(moments, "BLOCK_CELLS", 17 * models)
+    monkeypatch.setattr("mnemoscope.audit.statistics.places.PLACED", 30)
+    monkeypatch.setattr(blocks, "LEAST_VALUES", 1)
+    monkeypatch.setattr(blocks, "_processors", lambda: 3)
+    found = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        reference = fleet(members, models, left_out=left_out)
+        folded = replace(reference, fold=(np.arange(models) % 2).astype(np.int8))
+        found.append(score_fleet(ATTACKS[name](), folded, rng=np.random.default_rng(0)))
+    assert found[0].tobytes() == found[1].tobytes()
