@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.verdict.endpoints import structure_endpoint
+from mnemoscope.audit.verdict.epsilons import refutations
 from mnemoscope.audit.verdict.limits import limits_of
-from mnemoscope.audit.verdict.procedure import FleetAnswers, ProcedureAudit, ProcedureInput
+from mnemoscope.audit.verdict.procedure import Alternative, FleetAnswers, ProcedureAudit, ProcedureInput
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import AuditResult, Endpoint, GateResult, ModelGroup, NotRun
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan
@@ -118,6 +119,7 @@ def run_plan(
             {name: reason for name, reason in refused.items() if name not in recovering},
         ),
         limitations=(*LIMITATIONS, *_of_canaries(prepared)),
+        warnings=tuple(dict.fromkeys(line for subject in subjects for line in refutations(subject.epsilons))),
     )
     if out is not None:
         from mnemoscope.reports import write_report
@@ -133,9 +135,7 @@ class _Scheme:
     without the forgotten records, and so again with other seeds.
     """
 
-    def __init__(
-        self, prepared: PreparedAudit, workspace: "Workspace", alternatives: list[tuple[str, FleetAnswers]]
-    ) -> None:
+    def __init__(self, prepared: PreparedAudit, workspace: "Workspace", alternatives: list[Alternative]) -> None:
         self.workspace = workspace
         fleets = self.fleets = _Fleets(prepared, workspace)
         plan, design = prepared.plan, prepared.design
@@ -203,18 +203,21 @@ def _workspace(
     )
 
 
-def _private_fleets(prepared: PreparedAudit, store: "Store") -> list[tuple[str, FleetAnswers]]:
+def _private_fleets(prepared: PreparedAudit, store: "Store") -> list[Alternative]:
     """Train the models of the design anew with DP-SGD, a fleet for each noise multiplier of the plan."""
     fleets = []
+    roles = (Role.BACKGROUND, Role.KEPT, Role.FORGOTTEN)
+    sizes = np.unique(np.isin(prepared.design.role, roles).sum(axis=1))
     for noise in prepared.plan.defences.dp_noise:
         from mnemoscope.audit.models.private import dp_epsilon
 
         recipe = prepared.private_recipe(noise)
-        n_trained = prepared.design.records(0, Role.BACKGROUND, Role.KEPT, Role.FORGOTTEN).size
-        epsilon = dp_epsilon(recipe, n_trained, DP_DELTA)
+        # Training sets differ a little in size: what is claimed for the fleet holds for each of its models.
+        epsilon = max(dp_epsilon(recipe, int(n), DP_DELTA) for n in sizes)
         workspace = _workspace(prepared, store, recipe)
-        name = f"DP-SGD, noise {noise:g}, clip {recipe.dp_clip:g}: epsilon {epsilon:.1f} at delta {DP_DELTA:g}"
-        fleets.append((name, _Fleets(prepared, workspace).answers("DP-SGD", workspace.fleet("before"))))
+        answers = _Fleets(prepared, workspace).answers("DP-SGD", workspace.fleet("before"))
+        name = f"DP-SGD, noise {noise:g}, clip {recipe.dp_clip:g}"
+        fleets.append(Alternative(name, answers, epsilon, DP_DELTA))
     return fleets
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.result import AuditResult, Check, Subject
 from mnemoscope.reports import phrases
-from mnemoscope.reports.facts import accuracy, gap, headline, next_step, sanity_checks
+from mnemoscope.reports.facts import accuracy, claims, gap, headline, next_step, sanity_checks
 from mnemoscope.reports.schema import result_digest
 
 if TYPE_CHECKING:
@@ -191,6 +191,18 @@ def _compact_counts(result: AuditResult, s: Subject) -> str:
     return f"{phrases.plain(s.name, 24)}: {over}; accuracy minus retrained {phrases.estimate(gap(s), 'difference')}"
 
 
+def _claim_lines(result: AuditResult) -> list[str]:
+    """Each claimed epsilon beside what the attack showed; a claim shared by the subjects is told once."""
+    lines = [
+        f"{phrases.plain(e.fleet, 60)}: epsilon {e.claimed:.2f} is claimed, {e.attack} shows at least "
+        f"{e.bound.value:.2f} (confidence {phrases.percent(e.level)}, delta {e.delta:g}; this sample could show "
+        f"{e.ceiling:.2f} at most): {'the claim is REFUTED' if e.refuted else 'not refuted, which confirms nothing'}"
+        for s in result.subjects
+        for e in claims(s)
+    ]
+    return list(dict.fromkeys(lines))
+
+
 def render_first_screen(result: AuditResult, *, console: "Console", report_path: Path | str | None = None) -> None:
     """Print the first screen: subject, records, sanity, verdict, counts, meaning, next step, not run, report.
 
@@ -223,6 +235,8 @@ def render_first_screen(result: AuditResult, *, console: "Console", report_path:
         for s in result.subjects:
             page.section("Verdict", _verdict_lines(s, plain=page.plain), COLOURS[s.verdict.word])
             page.section("Counts", _count_lines(result, s))
+    if claimed := _claim_lines(result):
+        page.section("Privacy", claimed)
     power = result.plan.power
     if power.value is not None and result.plan.alpha is not None:
         text = f"chance of WITHIN BOUND when nothing leaks, simulated from the counts: {phrases.estimate(power)}"

@@ -8,6 +8,7 @@ from mnemoscope.audit.verdict.result import (
     AuditResult,
     Check,
     Curve,
+    EpsilonRow,
     Finding,
     ModelRole,
     Subject,
@@ -19,6 +20,7 @@ from mnemoscope.audit.verdict.result import (
 __all__ = [
     "Headline",
     "accuracy",
+    "claims",
     "gap",
     "headline",
     "main_game",
@@ -134,6 +136,11 @@ def accuracy(subject: Subject, records: str, models: ModelRole) -> Estimate:
     """Accuracy of one set of models on one set of records."""
     found = _utility(subject, records, models)
     return Estimate(None, reason=NOT_MEASURED) if found is None else found.accuracy
+
+
+def claims(subject: Subject) -> list[EpsilonRow]:
+    """The bounds beside which somebody claims an epsilon."""
+    return [row for row in subject.epsilons if row.claimed is not None]
 
 
 def gap(subject: Subject, records: str = "test") -> Estimate:

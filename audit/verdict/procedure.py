@@ -36,7 +36,7 @@ from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.procedure_beside import Beside
 from mnemoscope.audit.verdict.procedure_describe import Description
-from mnemoscope.audit.verdict.procedure_input import FleetAnswers, ProcedureInput
+from mnemoscope.audit.verdict.procedure_input import Alternative, FleetAnswers, ProcedureInput
 from mnemoscope.audit.verdict.procedure_scores import ScoredFleets
 from mnemoscope.audit.verdict.result import (
     Endpoint,
@@ -49,7 +49,7 @@ from mnemoscope.audit.verdict.result import (
 )
 from mnemoscope.audit.verdict.rules import decide
 
-__all__ = ["FleetAnswers", "ProcedureAudit", "ProcedureInput"]
+__all__ = ["Alternative", "FleetAnswers", "ProcedureAudit", "ProcedureInput"]
 
 
 class ProcedureAudit(ScoredFleets):
@@ -65,7 +65,7 @@ class ProcedureAudit(ScoredFleets):
         seed: root seed of attacks' randomness and permutations.
         measures: measures of forgetting to print beside the attacks.
         defences: wrappers of answers to try.
-        alternatives: (name, answers) of fleets trained like ``before`` under a defence of the training.
+        alternatives: fleets trained like ``before`` under a defence of the training.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ProcedureAudit(ScoredFleets):
         seed: int,
         measures: Sequence[Measure] = (),
         defences: Sequence[Defence] = (),
-        alternatives: Sequence[tuple[str, FleetAnswers]] = (),
+        alternatives: Sequence[Alternative] = (),
     ) -> None:
         super().__init__(inputs, attacks, primary=primary, policy=policy, alpha=alpha, seed=seed)
         self.description = Description(self)

@@ -17,7 +17,7 @@ from mnemoscope.audit.statistics.measures import Measure, Worlds
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.defended import defended_row, strongest
 from mnemoscope.audit.verdict.epsilons import fleet_epsilons
-from mnemoscope.audit.verdict.procedure_input import FleetAnswers
+from mnemoscope.audit.verdict.procedure_input import Alternative, FleetAnswers
 from mnemoscope.audit.verdict.procedure_scores import ScoredFleets
 from mnemoscope.audit.verdict.result import Defended, EpsilonRow, Finding, Measured, ModelRole
 from mnemoscope.audit.verdict.versions import VersionGames
@@ -32,7 +32,7 @@ class Beside:
         fleets: the shared fleets and the attacks.
         measures: measures of forgetting.
         defences: wrappers of answers to try.
-        alternatives: (name, answers) of fleets trained like ``before`` under a defence of the training.
+        alternatives: fleets trained like ``before`` under a defence of the training.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Beside:
         fleets: ScoredFleets,
         measures: Sequence[Measure] = (),
         defences: Sequence[Defence] = (),
-        alternatives: Sequence[tuple[str, FleetAnswers]] = (),
+        alternatives: Sequence[Alternative] = (),
     ) -> None:
         self.fleets, self.measures, self.defences = fleets, tuple(measures), tuple(defences)
         self.alternatives = tuple(alternatives)
@@ -114,6 +114,22 @@ class Beside:
         for game, models, scores in fleets:
             rate = scores.rates([alpha])[0]
             rows += fleet_epsilons(primary.name, game, models, rate, self.fleets.policy.level)
+        return [*rows, *self._claims]
+
+    @cached_property
+    def _claims(self) -> list[EpsilonRow]:
+        """What the primary attack's rates say of the epsilon that is claimed for a fleet."""
+        alpha, primary, level = self.fleets.alpha, self.fleets.primary, self.fleets.policy.level
+        rows: list[EpsilonRow] = []
+        for other in self.alternatives:
+            if other.claimed is None or alpha is None:
+                continue
+            reference = self.fleets.inputs.reference(other.answers)
+            rate = self.fleets.score(primary, "membership", reference).rates([alpha])[0]
+            rows += fleet_epsilons(
+                primary.name, "membership", "before", rate, level,
+                delta=other.delta, fleet=other.name, claimed=other.claimed,
+            )  # fmt: skip
         return rows
 
     @cached_property
@@ -124,9 +140,9 @@ class Beside:
         rows = self._defended("membership", "before", reference, before)
         if self.defences or self.alternatives:
             rows.insert(0, self._row("none", None, "membership", "before", reference, before))
-        for name, answers in self.alternatives:
-            made = self.fleets.inputs.reference(answers)
-            rows.append(self._row(name, None, "membership", "before", made, answers))
+        for other in self.alternatives:
+            made = self.fleets.inputs.reference(other.answers)
+            rows.append(self._row(other.title, None, "membership", "before", made, other.answers))
         return tuple(row for row in rows if row is not None)
 
     def _defended(

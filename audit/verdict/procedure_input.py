@@ -13,7 +13,7 @@ from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.design import Design
 from mnemoscope.audit.statistics.measures import Canaries
 
-__all__ = ["FleetAnswers", "ProcedureInput"]
+__all__ = ["Alternative", "FleetAnswers", "ProcedureInput"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,28 @@ class FleetAnswers:
     test: NDArray[np.float32] | None = None
     queries: tuple[str, ...] = ()
     oracles: tuple[Oracle, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Alternative:
+    """A fleet trained like the one before deletion, but under a defence of the training.
+
+    Attributes:
+        name: what was done, for tables.
+        answers: its recorded logits.
+        claimed: epsilon that an accountant states for this training, adding or removing one record; None for no claim.
+        delta: of that claim.
+    """
+
+    name: str
+    answers: FleetAnswers
+    claimed: float | None = None
+    delta: float = 1e-5
+
+    @property
+    def title(self) -> str:
+        """The name with what is claimed."""
+        return self.name if self.claimed is None else f"{self.name}: epsilon {self.claimed:.1f} at delta {self.delta:g}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ __all__ = [
     "Verdict",
 ]
 
-SCHEMA_VERSION = "1.1.0"
+SCHEMA_VERSION = "1.2.0"
 
 Word = Literal["WITHIN BOUND", "OUTSIDE BOUND", "INCONCLUSIVE", "NOT ASSESSED"]
 Tier = Literal["A", "B", "C", "D"]
@@ -234,6 +234,10 @@ class EpsilonRow:
         level: confidence of the bound.
         delta: of (epsilon, delta).
         assumption: what it quantifies over, and under which model.
+        fleet: which models, where they were trained otherwise than the audited ones; "" for those.
+        claimed: epsilon that an accountant states for that training at the same delta, where this bound could refute
+            it; None elsewhere.
+        refuted: whether the bound, with its confidence, is above the claim: the claim is wrong then.
     """
 
     method: str
@@ -245,6 +249,9 @@ class EpsilonRow:
     level: float
     delta: float
     assumption: str
+    fleet: str = ""
+    claimed: float | None = None
+    refuted: bool = False
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,29 @@ def test_the_reader_learns_that_records_carry_noise(audit: tuple[Any, Path]) -> 
 
 
 @pytest.mark.slow
+def test_the_claimed_epsilon_of_dp_training_stands_beside_what_the_attack_shows(audit: tuple[Any, Path]) -> None:
+    from mnemoscope.audit.models.private import dp_epsilon
+
+    result, out = audit
+    rows = [row for row in the_subject(audit).epsilons if row.fleet]
+    assert {row.fleet for row in rows} == {"DP-SGD, noise 1, clip 1"}
+    (row,) = [row for row in rows if row.claimed is not None]
+    assert (row.game, row.attack, row.delta) == ("membership", result.plan.primary_attack, 1e-5)
+    prepared = PreparedAudit(
+        plan(EVERYTHING, "answers = []\ndp_noise = [1.0]", "canary_noise = 0.5", epochs=5, models=12)
+    )
+    trained = prepared.design.role
+    sizes = np.isin(trained, [Role.BACKGROUND, Role.KEPT, Role.FORGOTTEN]).sum(axis=1)
+    expected = max(dp_epsilon(prepared.private_recipe(1.0), int(n), 1e-5) for n in set(sizes))
+    assert row.claimed == pytest.approx(expected)
+    assert 0 <= row.bound.value <= row.ceiling
+    # One run under the promise of DP-SGD: what is refuted here would be a fault of training or accounting.
+    assert not row.refuted
+    assert result.warnings == ()
+    assert "DP-SGD, noise 1, clip 1" in (out / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_what_is_added_later_computes_nothing_that_was_there(audit: tuple[Any, Path], store: Path) -> None:
     more = EVERYTHING.replace('"loss", ', '"loss", "entropy", "label_noise", ').replace('"label_noise", "diff', '"diff')
     more = more.replace('"swap", ', "").replace('"model_inversion", ', "")

@@ -87,3 +87,18 @@ def test_a_long_path_is_printed_whole(factory):
     path = "a/" * 60 + "report.html"
     assert path in screen(factory.membership(), path=path).splitlines()
     assert "not written" in screen(factory.membership(), path=None)
+
+
+def test_a_claimed_epsilon_is_told_once_with_what_the_attack_showed(factory):
+    made = factory.result()
+    row = replace(made.subjects[0].epsilons[0], fleet="DP-SGD, noise 1", claimed=2.5)
+    shown = replace(row, bound=replace(row.bound, value=3.25), refuted=True)
+
+    def text(*rows):
+        return " ".join(screen(replace(made, subjects=tuple(replace(s, epsilons=rows) for s in made.subjects))).split())
+
+    said = "DP-SGD, noise 1: epsilon 2.50 is claimed, lira shows at least 3.25 (confidence 95.0 %, delta 1e-05; "
+    assert text(shown, row).count(said) == 1
+    assert "this sample could show 5.60 at most): the claim is REFUTED" in text(shown)
+    assert "not refuted, which confirms nothing" in text(row)
+    assert "Privacy" not in text(replace(row, claimed=None))

@@ -292,3 +292,24 @@ def test_measures_defences_bounds_and_classes_are_on_the_page_with_their_control
     assert "not executed" in page
     bare = page_of("membership", figures=False)
     assert "Floor: retrained" not in bare
+
+
+def test_a_refuted_privacy_claim_stands_in_the_table_of_epsilons(factory):
+    made = factory.result()
+    row = made.subjects[0].epsilons[0]
+    rows = (
+        row,
+        replace(row, fleet="DP-SGD, noise 1", claimed=2.5, refuted=True),
+        replace(row, fleet="DP-SGD, noise 2", claimed=7.25),
+        replace(row, fleet="DP-SGD, noise 3"),
+    )
+    page = parse(render_html(replace(made, subjects=(replace(made.subjects[0], epsilons=rows),)), figures=False))
+    assert "Claimed" in page.text
+    assert "DP-SGD, noise 1" in page.text
+    assert "2.50 REFUTED" in page.text
+    assert page.text.count("REFUTED") == 1
+    assert "7.25" in page.text
+    assert "no claim" in page.text
+    assert "not compared" in page.text
+    unclaimed = parse(render_html(made, figures=False)).text
+    assert "Claimed" not in unclaimed

@@ -16,8 +16,9 @@ from mnemoscope.audit.statistics.fleet import FleetScores
 from mnemoscope.audit.statistics.measures import Measurement
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.defended import defended_row
+from mnemoscope.audit.verdict.epsilons import fleet_epsilons, refutations
 from mnemoscope.audit.verdict.policy import Policy
-from mnemoscope.audit.verdict.procedure import ProcedureAudit
+from mnemoscope.audit.verdict.procedure import Alternative, ProcedureAudit
 
 spec = importlib.util.spec_from_file_location("worlds", Path(__file__).with_name("test_procedure.py"))
 worlds = importlib.util.module_from_spec(spec)
@@ -155,10 +156,49 @@ def test_equal_scores_are_no_perfect_defence():
 def test_a_fleet_trained_under_a_defence_stands_beside_the_models_before():
     _, design, rng = worlds.make_audit(permutations=99)
     quiet = worlds.fleet(design, rng, {}, accuracy=0.6)
-    rows = {(d.defence, d.models): d for d in audited(alternatives=[("dp", quiet)]).defended}
+    rows = {(d.defence, d.models): d for d in audited(alternatives=[Alternative("dp", quiet)]).defended}
     assert abs(rows["dp", "before"].auc.value - 0.5) < 0.03
     assert rows["none", "before"].auc.value > 0.55
     assert rows["dp", "before"].test_accuracy.value < rows["none", "before"].test_accuracy.value
+
+
+def test_a_claimed_epsilon_stands_beside_what_the_attack_shows_and_is_refuted_by_more():
+    _, design, rng = worlds.make_audit(permutations=99)
+    loud, quiet = (worlds.fleet(design, rng, leak) for leak in (worlds.NO_OP, {}))
+    claims = [
+        Alternative("loud, modest claim", loud, 0.1, 1e-5),
+        Alternative("loud, wide claim", loud, 8.0, 1e-3),
+        Alternative("quiet", quiet, 0.1, 1e-5),
+        Alternative("nobody claims", loud),
+    ]
+    rows = [row for row in audited(alternatives=claims).epsilons if row.fleet]
+    assert [row.fleet for row in rows] == [a.name for a in claims[:3] for _ in range(2)]
+    modest, wide, silent = rows[::2]
+    assert modest.bound.value > 0.3
+    assert (modest.claimed, modest.refuted) == (0.1, True)
+    assert (wide.claimed, wide.refuted, wide.delta) == (8.0, False, 1e-3)
+    assert (silent.bound.value, silent.refuted) == (0.0, False)
+    # Extrapolated under an assumption that nobody claimed, a bound refutes nothing.
+    assert all(row.claimed is None and not row.refuted for row in rows[1::2])
+    assert rows[1].bound.value > 0.1
+    (said,) = refutations(rows)
+    assert said.startswith("A privacy claim is refuted. loud, modest claim: epsilon 0.10 at delta 1e-05 is claimed")
+    assert f"at least {modest.bound.value:.2f} at the same delta (confidence 95%)" in said
+
+
+def test_a_true_claim_is_refuted_as_rarely_as_its_confidence_says():
+    """Scores that are one bit of randomised response: (epsilon, 0)-private exactly, for every record and run."""
+    epsilon, refuted = 1.0, 0
+    rng = np.random.default_rng(5)
+    side = rng.permuted(np.tile(np.array([0, 1], np.int8), (12, 100)), axis=1)
+    for _ in range(200):
+        true = rng.random(side.shape) < np.exp(epsilon) / (1 + np.exp(epsilon))
+        scores = FleetScores(np.where(true, side, 1 - side) + 1e-3 * rng.random(side.shape), side, np.arange(12) % 2)
+        rate = scores.rates([0.2])[0]
+        row = fleet_epsilons("a", "membership", "before", rate, 0.95, delta=1e-9, fleet="f", claimed=epsilon)[0]
+        refuted += row.refuted
+        assert row.bound.value > 0.3
+    assert refuted <= 15  # 10 expected at the most
 
 
 def test_measures_stand_beside_their_floor():
