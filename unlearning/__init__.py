@@ -18,9 +18,24 @@ def _make(module: str, kind: str, **settings: str | int | float | bool | None) -
 
 METHODS: dict[str, Callable[..., "UnlearningMethod"]] = {
     "retrain": partial(_make, "retrain", "Retrain"),
+    "sisa": partial(_make, "sisa", "SISA"),
     "noop": partial(_make, "noop", "NoOp"),
     "finetune": partial(_make, "finetune", "FineTune"),
     "gradient_ascent": partial(_make, "gradient_ascent", "GradientAscent"),
+    "influence": partial(_make, "influence", "Influence"),
+    "influence_exact": partial(_make, "influence_exact", "InfluenceExact"),
+    "influence_first_order": partial(_make, "influence_first_order", "InfluenceFirstOrder"),
+    "influence_second_order": partial(_make, "influence_second_order", "InfluenceSecondOrder"),
+    "fisher": partial(_make, "fisher", "Fisher"),
+    "fisher_empirical": partial(_make, "fisher_empirical", "FisherEmpirical"),
+    "ssd": partial(_make, "ssd", "SSD"),
+    "ssd_label_free": partial(_make, "ssd", "SSDLabelFree"),
+    "unrolling_sgd": partial(_make, "unrolling_sgd", "UnrollingSGD"),
+    "pruned": partial(_make, "pruned", "Pruned"),
+    "neggrad_plus": partial(_make, "neggrad_plus", "NegGradPlus"),
+    "random_labels": partial(_make, "random_labels", "RandomLabels"),
+    "salun": partial(_make, "salun", "SalUn"),
+    "amun": partial(_make, "amun", "Amun"),
 }
 """Every method by name; an entry takes the method's settings, e.g. ``METHODS["finetune"](epochs=5)``."""
 
