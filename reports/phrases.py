@@ -119,7 +119,7 @@ def estimate(e: Estimate, kind: Kind = "rate") -> str:
 def kind_of(endpoint: Endpoint) -> Kind:
     """What an endpoint's number is: P2, P4 and P5 are differences, P3 too; AUC stays on its own scale."""
     if "AUC" in endpoint.part:
-        return "shift" if "difference" in endpoint.part else "score"
+        return "shift" if endpoint.id == "P2" else "score"
     if endpoint.estimate.k is not None or endpoint.id in ("P1", "P6"):
         return "rate"
     return "score" if endpoint.id == "P7" else "difference"

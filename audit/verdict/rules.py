@@ -264,12 +264,17 @@ def _endpoint_reason(e: Endpoint) -> str:
     between = ""
     if ci is not None:
         between = {
-            "two": f", interval {percent(ci.lower)} to {percent(ci.upper)}",
-            "upper": f", at most {percent(ci.upper)}",
-            "lower": f", at least {percent(ci.lower)}",
+            "two": f", interval {_amount(e, ci.lower)} to {_amount(e, ci.upper)}",
+            "upper": f", at most {_amount(e, ci.upper)}",
+            "lower": f", at least {_amount(e, ci.lower)}",
         }[ci.sides]
-    bound = "" if e.bound is None else f"; the bound is {percent(e.bound)}"
-    return f"{name}: {percent(e.estimate.value)}{counts}{between}{bound}: {e.outcome}."
+    bound = "" if e.bound is None else f"; the bound is {_amount(e, e.bound)}"
+    return f"{name}: {_amount(e, e.estimate.value)}{counts}{between}{bound}: {e.outcome}."
+
+
+def _amount(e: Endpoint, value: float) -> str:
+    """A number of an endpoint as the tables print it: an AUC or an epsilon is no percentage."""
+    return f"{value:.3g}" if "AUC" in e.part or e.id == "P7" else percent(value)
 
 
 def _gate_reason(gate: GateResult) -> str:

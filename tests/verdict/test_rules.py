@@ -320,3 +320,29 @@ def test_no_verdict_uses_a_forbidden_word() -> None:
         assert v.meaning.endswith(".")
         for bad in FORBIDDEN_WORDS:
             assert not re.search(rf"\b{bad}\b", text, re.I), (bad, text)
+
+
+@pytest.mark.parametrize(
+    ("id", "part", "value", "bound", "said"),
+    [
+        ("P2", "AUC difference to retrained", 0.0612, 0.05, "0.0612, interval 0.0306 to 0.0918; the bound is 0.05:"),
+        ("P2", "AUC minus retrained", -0.07, 0.05, "-0.07, interval -0.035 to -0.105; the bound is 0.05:"),
+        ("P7", "lower limit of epsilon, residual", 2.5, 2.0, "2.5, interval 1.25 to 3.75; the bound is 2:"),
+        ("P2", "TPR difference to retrained, residual", 0.0612, 0.05, "6.12 %, interval 3.06 % to 9.18 %; the bound"),
+        ("P1", "TPR at 1.0% FPR, residual", 0.06, 0.02, "6 %, interval 3 % to 9 %; the bound is 2 %:"),
+    ],
+)
+def test_sentences_print_numbers_as_the_tables_do(id: str, part: str, value: float, bound: float, said: str) -> None:
+    found = endpoint(id, "beyond", 1e-6, part=part, value=value, bound=bound, k=None)
+    reasons = [reason for reason in word([*all_within(), found], gates()).reasons if part in reason]
+    assert reasons
+    assert all(said in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("part", ["AUC difference to retrained", "AUC minus retrained"])
+def test_tables_print_every_auc_difference_with_its_sign(part: str) -> None:
+    from mnemoscope.reports import phrases
+
+    found = endpoint("P2", part=part, value=0.0612, bound=0.05, k=None)
+    assert phrases.estimate(found.estimate, phrases.kind_of(found)).startswith("+0.061 (90 % CI +0.031 to +0.092")
+    assert phrases.bound(found) == "within ±0.05"
