@@ -1,6 +1,6 @@
 """The shapes of plug-ins, and the one function that checks every call of an attack."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -232,11 +232,23 @@ def score_target(attack: Attack, reference: Reference, view: View, *, rng: np.ra
     return _checked(attack.name, attack.fit(reference, rng=rng).score(view), (view.n_records,))
 
 
-def score_fleet(attack: Attack, reference: Reference, *, rng: np.random.Generator) -> NDArray[np.float64]:
+def score_fleet(
+    attack: Attack,
+    reference: Reference,
+    *,
+    rng: np.random.Generator,
+    on_fit: Callable[[Scorer, NDArray[np.int64]], None] | None = None,
+) -> NDArray[np.float64]:
     """Score every fleet member in turn, its own answers never used to fit what scores it.
 
     Closed-form attacks leave the target out exactly; others are fitted once for each fold of models and score
     it; attacks that need no model are fitted on none.
+
+    Args:
+        attack: see ``Attack``.
+        reference: the fleet.
+        rng: for the attack's own randomness.
+        on_fit: is shown each fit for a fold of models with the models that it scores.
 
     Returns:
         (m, n) float64, higher = more likely in.
@@ -248,6 +260,8 @@ def score_fleet(attack: Attack, reference: Reference, *, rng: np.random.Generato
         return _checked(attack.name, attack.score_fleet(reference, rng=rng), shape)
     scores = np.empty(shape, np.float64)
     for scorer, held in _fits(attack, reference, rng):
+        if on_fit is not None and held.size < reference.n_models:
+            on_fit(scorer, held)
         for model in held:
             scores[model] = _checked(attack.name, scorer.score(reference.target(int(model))), shape[1:])
     return scores

@@ -5,11 +5,13 @@ seeded for each (index, record): the same bits on every device, in any batch and
 """
 
 import math
+from collections.abc import Callable
+from threading import Lock
 
 import torch
 from torch import Tensor
 
-__all__ = ["record_normals", "record_uniforms"]
+__all__ = ["DRAWN", "Drawn", "record_normals", "record_uniforms"]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
@@ -69,3 +71,54 @@ def record_normals(ids: Tensor, index: int, size: int) -> Tensor:
     radius = torch.sqrt(-2.0 * torch.log((_shifted(bits, 32).to(torch.float64) + 0.5) * 2.0**-32))
     angle = (bits & 0xFFFFFFFF).to(torch.float64) * (2.0 * math.pi * 2.0**-32)
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :size]
+
+
+class Drawn:
+    """Draws kept for the next model that is asked the same of the same records; results never depend on it.
+
+    When the space is full the draws in it stay: many models asked about more than fits find the same part of it again.
+    Only when that is of no use to anybody any more does it make room.
+
+    Args:
+        most_bytes: of all draws together.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self._kept: dict[tuple[object, ...], Tensor] = {}
+        self._bytes = self._missed = 0
+        self._lock = Lock()
+
+    def get(self, name: tuple[object, ...], ids: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        """Return ``make()``, or what it returned for this name and these records; not to be written to.
+
+        Args:
+            name: everything but the records that the draw depends on.
+            ids: (b,) int64 record ids.
+            make: draws.
+        """
+        key = (*name, ids.cpu().numpy().tobytes())
+        with self._lock:
+            if key in self._kept:
+                self._missed = 0
+                return self._kept[key]
+        # Also in inference mode an ordinary tensor, which may take part in a gradient elsewhere.
+        with torch.inference_mode(False), torch.no_grad():
+            drawn = make()
+        size = drawn.numel() * drawn.element_size()
+        with self._lock:
+            if self._bytes + size > self.most_bytes:
+                self._missed += size
+                if self._missed > FORGET * self.most_bytes:
+                    self._kept, self._bytes, self._missed = {}, 0, 0
+            if key not in self._kept and self._bytes + size <= self.most_bytes:
+                self._kept[key] = drawn
+                self._bytes += size
+        return drawn
+
+
+FORGET = 8
+"""So many times its space may be drawn in vain, without one use of what is kept, before a full one is emptied."""
+
+DRAWN = Drawn(1 << 28)
+"""Of this process: 256 MB."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mnemoscope.audit.errors import AuditError, InvalidInput, UnsupportedModel
 from mnemoscope.audit.models.data import DeviceData
-from mnemoscope.audit.models.draws import record_normals, record_uniforms
+from mnemoscope.audit.models.draws import DRAWN, record_normals, record_uniforms
 from mnemoscope.audit.models.queries import Query, check_queries, parse_query
 from mnemoscope.audit.models.recipes import Runtime
 
@@ -96,7 +96,10 @@ def query_inputs(data: DeviceData, positions: Tensor, query: Query) -> Tensor:
     ids = torch.tensor(data.ids, device=place)[positions.to(place)]
     size = inputs[0].numel()
     if query.kind == "noise":
-        drawn = (query.amount * record_normals(ids, query.index, size)).to(inputs.device, inputs.dtype)
+        name = ("noise", query.amount, query.index, size, inputs.device, inputs.dtype, place)
+        drawn = DRAWN.get(
+            name, ids, lambda: (query.amount * record_normals(ids, query.index, size)).to(inputs.device, inputs.dtype)
+        )
         # Laid out in memory as the record is, or a convolution would add up in another order than for "identity",
         # and a difference quotient of small noise would hold that rounding.
         return inputs + (drawn.reshape(k, *data.x.shape[1:]).movedim(-1, -3) if data.is_image else drawn)
@@ -105,7 +108,11 @@ def query_inputs(data: DeviceData, positions: Tensor, query: Query) -> Tensor:
             f"data set {data.name!r}: 'flips' turns over zeros and ones, and this table holds other values; "
             "ask 'noise:scale:index' instead"
         )
-    turned = (record_uniforms(ids, query.index, size) < query.amount).to(inputs.device)
+    turned = DRAWN.get(
+        ("flips", query.amount, query.index, size, inputs.device, place),
+        ids,
+        lambda: (record_uniforms(ids, query.index, size) < query.amount).to(inputs.device),
+    )
     return torch.where(turned, 1 - inputs, inputs)
 
 

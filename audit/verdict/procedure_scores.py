@@ -7,7 +7,15 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.games import GAMES
 from mnemoscope.audit.answers.inclusion import told_inclusion
-from mnemoscope.audit.answers.protocols import Attack, flags_of, fleet_thresholds, queries_of, score_fleet
+from mnemoscope.audit.answers.protocols import (
+    Attack,
+    Scorer,
+    decision_threshold,
+    flags_of,
+    fleet_thresholds,
+    queries_of,
+    score_fleet,
+)
 from mnemoscope.audit.answers.views import Need, Reference
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.rng import generator
@@ -57,6 +65,7 @@ class ScoredFleets:
         self._references: dict[str, Reference] = {}
         self._asked: dict[tuple[int, tuple[str, ...]], tuple[Reference, Reference]] = {}
         self._scores: dict[tuple[str, str, str], FleetScores] = {}
+        self._thresholds: dict[tuple[int, str], tuple[Reference, NDArray[np.float64] | None]] = {}
 
     def reference(self, fleet: str) -> Reference:
         """The answers of one of the shared fleets, its signals computed once."""
@@ -90,7 +99,17 @@ class ScoredFleets:
         side = GAMES[game].side(self.inputs.role)
         rng = generator(self.seed, "attack", attack.name, game)
         given = self.asked(attack, reference).with_side(side)
-        return FleetScores(score_fleet(self.told(attack, game), given, rng=rng), side, self.inputs.design.fold)
+        thresholds: dict[int, float | None] = {}
+
+        def note(scorer: Scorer, held: NDArray[np.int64]) -> None:
+            thresholds.update(dict.fromkeys(held.tolist(), decision_threshold(scorer)))
+
+        scores = score_fleet(self.told(attack, game), given, rng=rng, on_fit=note if game == "forgetting" else None)
+        if thresholds:  # a fit that scored a model sets its threshold too
+            values = [thresholds[k] for k in range(given.n_models)]
+            known = None if None in values else np.array(values, np.float64)
+            self._thresholds[id(reference), attack.name] = (reference, known)
+        return FleetScores(scores, side, self.inputs.design.fold)
 
     def shared(self, attack: Attack, game: str, fleet: str) -> FleetScores:
         """Scores on a shared fleet, kept."""
@@ -112,12 +131,17 @@ class ScoredFleets:
         """Let go of every reference but the shared ones: a subject's answers are not needed for the next."""
         shared = {id(kept) for kept in self._references.values()}
         self._asked = {key: kept for key, kept in self._asked.items() if key[0] in shared}
+        self._thresholds = {key: kept for key, kept in self._thresholds.items() if key[0] in shared}
 
     def thresholds(self, attack: Attack, reference: Reference) -> NDArray[np.float64] | None:
         """The attack's own decision threshold for each target model, set on other models; None where it has none."""
-        given = self.asked(attack, reference).with_side(GAMES["forgetting"].side(self.inputs.role))
-        told = self.told(attack, "forgetting")
-        return fleet_thresholds(told, given, rng=generator(self.seed, "threshold", attack.name))
+        key = (id(reference), attack.name)
+        if key not in self._thresholds:
+            given = self.asked(attack, reference).with_side(GAMES["forgetting"].side(self.inputs.role))
+            told, rng = self.told(attack, "forgetting"), generator(self.seed, "threshold", attack.name)
+            # The whole reference is held beside its thresholds, so that its id stays its own.
+            self._thresholds[key] = (reference, fleet_thresholds(told, given, rng=rng))
+        return self._thresholds[key][1]
 
     def correct(self, test: NDArray[np.float32]) -> NDArray[np.bool_]:
         """(m, t) bool: which test records each model gets right."""
