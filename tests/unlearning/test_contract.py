@@ -12,7 +12,9 @@ EXEMPT = {
 }
 """Checks that do not apply, with the reason."""
 
-SETTINGS: dict[str, dict[str, object]] = {}
+SETTINGS: dict[str, dict[str, object]] = {
+    "pruned": {"sparsity": 0.8, "recovery": 3, "settings": '{"epochs": 2}'},
+}
 """Settings that suit 240 records of 64 values and an MLP, where a method's defaults are made for large networks."""
 
 OWN_TRAINING = {"sisa"}
