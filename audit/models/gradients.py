@@ -12,7 +12,7 @@ as by Rochette et al. 2019, arXiv 1912.06015): the same numbers in a fraction of
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, get_args
 
@@ -39,6 +39,9 @@ CHUNK_VALUES = {"cpu": 1 << 22, "cuda": 1 << 28}
 
 RECORDS = 256
 """Records of a batch at most."""
+
+WRITTEN = 64
+"""A value written to memory and squared costs as much as so many products of a matrix product."""
 
 
 class Residual(NamedTuple):
@@ -210,10 +213,12 @@ def _propagated(
         held = CHUNK_VALUES.get(inputs.device.type, CHUNK_VALUES["cpu"])
         step = max(1, min(RECORDS, held // max(1, sum(p.numel() for p in module.parameters()))))
     for x, y in _batches(module, inputs, labels, step):
-        with torch.no_grad():
-            error = residual(module(x), y)
-        unit = error.unit.to(x.dtype)
-        squares = _vmap_squares(module, x, unit) if obstacle is not None else _layer_squares(module, x, unit)
+        if obstacle is not None:
+            with torch.no_grad():
+                error = residual(module(x), y)
+            squares = _vmap_squares(module, x, error.unit.to(x.dtype))
+        else:
+            error, squares = _layer_residuals(module, x, y)
         yield x, error, squares.to(torch.float64).sqrt()
 
 
@@ -290,7 +295,7 @@ def _layers_obstacle(module: nn.Module, x: Tensor) -> str | None:
         total = (functional_call(module, weights, (x,)) * unit).sum()
         parts = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
     plain = sum(float(part.to(torch.float64).square().sum()) for part in parts if part is not None)
-    if not math.isclose(plain, float(_layer_squares(module, x, unit)), rel_tol=1e-3, abs_tol=_TINY):
+    if not math.isclose(plain, float(_layer_squares(module, x, lambda _: unit)), rel_tol=1e-3, abs_tol=_TINY):
         return "a parameter is used outside its layer"
     return None
 
@@ -299,10 +304,24 @@ def _named_padding(layer: nn.Conv2d) -> bool:
     return isinstance(layer.padding, str)
 
 
-def _layer_squares(module: nn.Module, x: Tensor, unit: Tensor) -> Tensor:
+def _layer_residuals(module: nn.Module, x: Tensor, y: Tensor) -> tuple[Residual, Tensor]:
+    """Residuals, and squared norms of what their directions propagate to; one forward pass gives both."""
+    found: list[Residual] = []
+
+    def direction(logits: Tensor) -> Tensor:
+        found.append(residual(logits, y))
+        return found[0].unit
+
+    squares = _layer_squares(module, x, direction)
+    return found[0], squares
+
+
+def _layer_squares(module: nn.Module, x: Tensor, direction: Callable[[Tensor], Tensor]) -> Tensor:
+    """Squared gradient norms (k,) of the logits (k, c) along the direction that they have."""
     in_place = any(getattr(part, "inplace", False) for part in module.modules())
     with torch.enable_grad(), _watched(module, _KINDS, apart=in_place) as calls:
         logits = functional_call(module, _leaves(module), (x,))
+        unit = direction(logits.detach()).to(logits.dtype)
         flows = torch.autograd.grad((logits * unit).sum(), [c.output for c in calls], allow_unused=True)
     total = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
     for (layer, entered, _), flow in zip(calls, flows, strict=True):
@@ -323,7 +342,7 @@ def _squares_of(layer: nn.Module, a: Tensor, d: Tensor) -> Tensor:
     ins, outs, places = a.shape[1], d.shape[1], a.shape[2]
     if places == 1:
         weight = a.square().sum(dim=(1, 2)) * d.square().sum(dim=(1, 2))
-    elif places * (ins + outs) < ins * outs:
+    elif places * (places * (ins + outs) + WRITTEN * places) < (places + WRITTEN) * ins * outs:
         weight = (torch.bmm(a.mT, a) * torch.bmm(d.mT, d)).sum(dim=(1, 2)).clamp_min(0.0)
     else:
         weight = torch.bmm(d, a.mT).square().sum(dim=(1, 2))
