@@ -28,7 +28,7 @@ from mnemoscope.audit.answers.oracle import Oracle
 from mnemoscope.audit.answers.views import Need, Reference
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.records.design import Role
-from mnemoscope.audit.statistics.fleet import influence_variance
+from mnemoscope.audit.statistics.influence import influence_variance
 from mnemoscope.audit.statistics.measures import Canaries, Measurement, Worlds
 from mnemoscope.audit.statistics.trials import Estimate, Interval
 

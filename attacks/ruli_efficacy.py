@@ -23,7 +23,8 @@ from mnemoscope.audit.answers.signals import SIGNALS
 from mnemoscope.audit.answers.views import Need, Reference
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.design import Role
-from mnemoscope.audit.statistics.fleet import FleetAuc, FleetScores, difference
+from mnemoscope.audit.statistics.fleet import FleetAuc, FleetScores
+from mnemoscope.audit.statistics.fleet_differences import difference
 from mnemoscope.audit.statistics.measures import Measurement, Worlds
 
 __all__ = ["RuliEfficacy"]

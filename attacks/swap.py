@@ -28,7 +28,7 @@ from mnemoscope.audit.answers.protocols import Attack, offered_by, queries_of, s
 from mnemoscope.audit.answers.views import Need, Reference, Side
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.records.design import Role
-from mnemoscope.audit.statistics.fleet import influence_variance
+from mnemoscope.audit.statistics.influence import influence_variance
 from mnemoscope.audit.statistics.measures import Measurement, Worlds
 from mnemoscope.audit.statistics.trials import Estimate, Interval
 

@@ -21,7 +21,8 @@ from scipy.special import stdtrit
 
 from mnemoscope.attacks.lira import lira_scores
 from mnemoscope.audit.rng import generator
-from mnemoscope.audit.statistics.fleet import FleetScores, influence_variance
+from mnemoscope.audit.statistics.fleet import FleetScores
+from mnemoscope.audit.statistics.influence import influence_variance
 
 ALPHAS = (0.01, 0.05, 0.1)
 

@@ -38,7 +38,8 @@ from mnemoscope.audit.models.recipes import RECIPES, Recipe, Runtime
 from mnemoscope.audit.models.training import fit, train_model
 from mnemoscope.audit.records.datasets import Dataset, load_dataset
 from mnemoscope.audit.rng import child_seed, generator
-from mnemoscope.audit.statistics.fleet import FleetScores, difference
+from mnemoscope.audit.statistics.fleet import FleetScores
+from mnemoscope.audit.statistics.fleet_differences import difference
 from mnemoscope.audit.statistics.trials import Estimate
 
 SEED, ALPHA, SPARSITY, CHECKED_MODELS = 0, 0.01, 0.95, 2

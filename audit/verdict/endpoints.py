@@ -7,13 +7,8 @@ that of the rule as it runs.
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.audit.statistics.fleet import (
-    FleetAuc,
-    FleetRate,
-    difference,
-    mean_difference,
-    p_greater,
-)
+from mnemoscope.audit.statistics.fleet import FleetAuc, FleetRate
+from mnemoscope.audit.statistics.fleet_differences import difference, mean_difference, p_greater
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.individuals import RecordScorer
 from mnemoscope.audit.verdict.policy import Policy

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from mnemoscope.audit.statistics.fleet import mean_share_difference
+from mnemoscope.audit.statistics.fleet_differences import mean_share_difference
 from mnemoscope.audit.statistics.trials import Estimate
 
 __all__ = ["RecordScorer", "record_p_values"]

@@ -15,10 +15,7 @@ from mnemoscope.audit.answers.games import GAMES
 from mnemoscope.audit.answers.protocols import Attack, score_fleet
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.rng import generator
-from mnemoscope.audit.statistics.fleet import (
-    FleetRate,
-    FleetScores,
-)
+from mnemoscope.audit.statistics.fleet import FleetRate, FleetScores
 from mnemoscope.audit.statistics.measures import Measure
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.claims import claim_endpoint

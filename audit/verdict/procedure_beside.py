@@ -12,7 +12,8 @@ from mnemoscope.audit.answers.views import Reference
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.rng import generator
-from mnemoscope.audit.statistics.fleet import FleetScores, share
+from mnemoscope.audit.statistics.fleet import FleetScores
+from mnemoscope.audit.statistics.fleet_differences import share
 from mnemoscope.audit.statistics.measures import Measure, Worlds
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.defended import defended_row, strongest

@@ -9,7 +9,8 @@ from mnemoscope.audit.answers.protocols import Attack
 from mnemoscope.audit.answers.views import Reference
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.rng import generator
-from mnemoscope.audit.statistics.fleet import FleetScores, mean_difference, paired_share_difference, share
+from mnemoscope.audit.statistics.fleet import FleetScores
+from mnemoscope.audit.statistics.fleet_differences import mean_difference, paired_share_difference, share
 from mnemoscope.audit.statistics.multiple import benjamini_hochberg
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.describe import curve, distributions, finding

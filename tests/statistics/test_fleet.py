@@ -6,16 +6,16 @@ from scipy.special import stdtr, stdtrit
 from sklearn.metrics import roc_auc_score
 
 from mnemoscope.audit.errors import InvalidInput
-from mnemoscope.audit.statistics.fleet import (
-    FleetScores,
+from mnemoscope.audit.statistics.fleet import FleetScores
+from mnemoscope.audit.statistics.fleet_differences import (
     difference,
-    influence_variance,
     mean_difference,
     mean_share_difference,
     p_greater,
     paired_share_difference,
     share,
 )
+from mnemoscope.audit.statistics.influence import influence_variance
 
 
 def toy(seed=0, m=12, n=30, levels=None, shift=0.0):
