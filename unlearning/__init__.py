@@ -32,6 +32,7 @@ METHODS: dict[str, Callable[..., "UnlearningMethod"]] = {
     "ssd_label_free": partial(_make, "ssd", "SSDLabelFree"),
     "unrolling_sgd": partial(_make, "unrolling_sgd", "UnrollingSGD"),
     "pruned": partial(_make, "pruned", "Pruned"),
+    "adversarial": partial(_make, "adversarial", "Adversarial"),
     "neggrad_plus": partial(_make, "neggrad_plus", "NegGradPlus"),
     "random_labels": partial(_make, "random_labels", "RandomLabels"),
     "salun": partial(_make, "salun", "SalUn"),
