@@ -1,21 +1,21 @@
-"""Claim: black-box attacks score 200,000 records x 64 models x 10 classes in under 4 GB; which within 5 readings?
+"""Claim: black-box attacks score 200,000 records x 64 models x 10 classes in under 4 GB, within 5 readings' time.
 
 The logits lie in a memory-mapped float32 file (512 MB), drawn once with a leak; a second one holds the answers before
 deletion. A fresh process for each attack maps them, scores the whole fleet with each model left out (learned attacks:
-with each fold left out), and reports its processor time, its wall time and its peak resident memory, mapped files
-included. Split off: the signal, which all attacks of an audit share.
+with each fold left out) by all threads that the process may use, and reports its wall time, its processor time and its
+peak resident memory, mapped files included. Split off: the signal, which all attacks of an audit share.
 
 What reading costs is measured twice, block by block into one sum. Warm, from the page cache, where nothing but a sum
 over 128 million numbers takes place: even one exponential of each cannot be had in five times that, as a pass of
 float64 exponentials over the same numbers shows. Cold, from the disk, the file's pages dropped before: what a user pays
-to read stored logits once, and what the claim of five times is judged by. Processor time of an attack is compared, so
-that a busy machine does not count against it, with the wall time of the cold reading, which is mostly waiting. An
-attack that reads both versions is compared with reading two files.
+to read stored logits once, and what the claim of five times is judged by: wall seconds of the attack over wall seconds
+of the cold reading. So the machine must have nothing else to do; processor seconds stand beside, which hardly depend on
+that. An attack that reads both versions is compared with reading two files.
 
 Attacks that train classifiers, fit kernels or integrate a path for each record do not score at the speed of reading,
 whatever the layout of their arrays: they are measured on fewer records and listed by themselves with their times.
 
-    python benchmarks/scoring_streams.py [--records 200000] [--out benchmarks/results/scoring_streams.json]
+    python benchmarks/scoring_streams.py [--records 200000] [--threads N] [--repeats 3] [--out FILE]
 """
 
 import argparse
@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from mnemoscope.attacks import ATTACKS
+from mnemoscope.audit.answers.blocks import available_threads
 from mnemoscope.audit.answers.views import Need
 
 GIB, TIMES = 4.0, 5.0
@@ -70,12 +71,13 @@ from mnemoscope.audit.answers.protocols import score_fleet
 side, labels = np.load(folder + "/side.npy")[:, :n], np.load(folder + "/labels.npy")[:n]
 z, z_labels = np.load(folder + "/population.npy"), np.load(folder + "/population_labels.npy")
 attack = ATTACKS[name]()
-spent = {"signal": 0.0}
+spent = {"signal": 0.0, "signal_wall": 0.0}
 plain = views.compute_signal
 def timed(*args, **settings):
-    start = time.process_time()
+    start, wall = time.process_time(), time.perf_counter()
     values = plain(*args, **settings)
     spent["signal"] += time.process_time() - start
+    spent["signal_wall"] += time.perf_counter() - wall
     return values
 views.compute_signal = timed
 start, wall = time.process_time(), time.perf_counter()
@@ -92,8 +94,9 @@ seconds, wall = time.process_time() - start, time.perf_counter() - wall
 inside, outside = scores[:4][side[:4] == 1], np.sort(scores[:4][side[:4] == 0])
 auc = float((np.searchsorted(outside, inside) + np.searchsorted(outside, inside, "right")).mean() / (2 * outside.size))
 print(json.dumps({
-    "attack": name, "records": n, "files": 1 + both, "seconds": round(seconds, 2), "wall_seconds": round(wall, 2),
-    "signal_seconds": round(spent["signal"], 2), "auc": round(auc, 4),
+    "attack": name, "records": n, "files": 1 + both, "wall_seconds": round(wall, 2),
+    "processor_seconds": round(seconds, 2), "signal_wall_seconds": round(spent["signal_wall"], 2),
+    "signal_processor_seconds": round(spent["signal"], 2), "auc": round(auc, 4),
     "peak_bytes": int(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1]) * 1024,
 }))
 """
@@ -136,18 +139,24 @@ def write(folder: Path, n: int, seed: int) -> None:
         np.save(folder / f"{name}.npy", array)
 
 
+def wall_of(row: dict[str, float]) -> float:
+    return row["wall_seconds"]
+
+
 def summary(
     rows: list[dict[str, float]], slow: list[dict[str, float]], reading: dict[str, float], options: argparse.Namespace
 ) -> dict[str, object]:
     most = max(row["peak_bytes"] for row in [*rows, *slow] if "peak_bytes" in row)
     within = [row["attack"] for row in rows if row["times_cold_reading"] <= TIMES]
     return {
-        "claim": "every attack that streams scores 200,000 records x 64 models x 10 classes in under 4 GB; "
-        "within 5 times one cold reading of the logits are those listed",
-        "machine": f"{platform.machine()}, numpy {np.__version__}, one thread",
+        "claim": "every attack that streams scores 200,000 records x 64 models x 10 classes in under 4 GB, in a wall "
+        "time of at most 5 times one cold reading of the logits",
+        "machine": f"{platform.machine()}, numpy {np.__version__}",
+        "threads": options.threads,
         "records": options.records, "models": MODELS, "classes": CLASSES, "seed": options.seed,
-        "reading": reading, "times_is_judged_by": "processor seconds over wall seconds of the cold reading",
-        "attacks": len(rows), "largest_peak_bytes": most, "holds": most < GIB * 2**30,
+        "reading": reading, "times_is_judged_by": "wall seconds over wall seconds of the cold reading",
+        "attacks": len(rows), "largest_peak_bytes": most, "holds": most < GIB * 2**30 and len(within) == len(rows),
+        "memory_holds": most < GIB * 2**30,
         "within_5_times_cold_reading": within,
         "beyond_5_times_cold_reading": [row["attack"] for row in rows if row["attack"] not in within],
         "within_5_times_warm_reading": [row["attack"] for row in rows if row["times_warm_reading"] <= TIMES],
@@ -162,11 +171,14 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--slow-records", type=int, default=5_000)
     parser.add_argument("--slow-limit", type=float, default=60.0, help="wall seconds for each slow attack")
+    parser.add_argument("--threads", type=int, default=available_threads(), help="all by default, or OMP_NUM_THREADS")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each attack; the median wall time counts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--attacks", nargs="*", default=names)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scoring_streams.json")
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # how many may score; BLAS shall not add its own
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -187,6 +199,7 @@ def main() -> int:
             "cold_wall_least": round(min(one["wall"] for one in cold), 3),
             "cold_wall_most": round(max(one["wall"] for one in cold), 3),
             "cold_processor_seconds": round(float(np.median([one["seconds"] for one in cold])), 3),
+            "warm_wall_seconds": round(float(np.median([one["wall"] for one in warm])), 3),
             "warm_processor_seconds": round(float(np.median([one["seconds"] for one in warm])), 3),
             "exponentials_processor_seconds": round(run("exponentials", options.records)["seconds"], 3),
         }
@@ -207,9 +220,11 @@ def main() -> int:
                     slow.append(limit)
                 print(slow[-1], flush=True)
             else:
-                row = run(attack, options.records)
-                for kind, seconds in (("cold", "cold_wall_seconds"), ("warm", "warm_processor_seconds")):
-                    row[f"times_{kind}_reading"] = round(row["seconds"] / (row["files"] * reading[seconds]), 1)
+                runs = sorted((run(attack, options.records) for _ in range(options.repeats)), key=wall_of)
+                row = runs[len(runs) // 2] | {"wall_least": wall_of(runs[0]), "wall_most": wall_of(runs[-1])}
+                for kind in ("cold", "warm"):
+                    seconds = row["files"] * reading[f"{kind}_wall_seconds"]
+                    row[f"times_{kind}_reading"] = round(wall_of(row) / seconds, 1)
                 rows.append(row)
                 print(row, flush=True)
             result = summary(rows, slow, reading, options)
