@@ -14,6 +14,7 @@ __all__ = [
     "DEFAULT_ATTACKS",
     "DEFAULT_MEASURES",
     "DEFAULT_VERSION_ATTACKS",
+    "DEFAULT_VERSION_ATTACKS_ALONE",
     "MEASURES",
     "PRIMARY_ORDER",
     "RECONSTRUCTIONS",
@@ -167,6 +168,9 @@ DEFAULT_ATTACKS = (
 
 DEFAULT_VERSION_ATTACKS = ("difference_margin",)
 """What an audit of a fleet asks of one who holds both versions, unless told otherwise."""
+
+DEFAULT_VERSION_ATTACKS_ALONE = ("difference_margin_uncalibrated", "difference_margin_by_class")
+"""The same for one model before and after, with no model of the attacker's own."""
 
 DEFAULT_MEASURES: tuple[str, ...] = ("klom_gaussian", "swap", "ruli_efficacy")
 """What an audit of a fleet prints beside the attacks unless told otherwise."""

@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.attacks import ATTACKS, DEFAULT_ATTACKS
+from mnemoscope.attacks import ATTACKS, DEFAULT_ATTACKS, DEFAULT_VERSION_ATTACKS_ALONE
 from mnemoscope.audit.answers.checks import (
     check_labels,
     check_logits,
@@ -100,11 +100,12 @@ def run_scores(
         never = inputs.count(Group.HOLDOUT) + inputs.count(Group.CALIBRATION)
         check_resolution(inputs.count(Group.FORGET), never, max(rules.candidates()))
     attacks: list[Attack] = [ATTACKS[name]() for name in DEFAULT_ATTACKS]
+    both: list[Attack] = [ATTACKS[name]() for name in DEFAULT_VERSION_ATTACKS_ALONE]
     with clock.step("choose alpha from counts"):
         plan = plan_one_model(inputs, _best_variants(inputs, attacks), policy=rules, seed=seed)
     with clock.step("attacks, endpoints and verdict"):
         found: OneModelAudit = (
-            audit_one_model(inputs, attacks, plan=plan, name=path.stem, force=force)
+            audit_one_model(inputs, attacks, plan=plan, name=path.stem, force=force, version_attacks=both)
             if mode == "one-model"
             else audit_membership(inputs, plan, name=path.stem, force=force)
         )

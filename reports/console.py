@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.result import AuditResult, Check, Subject
 from mnemoscope.reports import phrases
-from mnemoscope.reports.facts import accuracy, claims, gap, headline, next_step, sanity_checks
+from mnemoscope.reports.facts import accuracy, both_versions, claims, gap, headline, next_step, sanity_checks
 from mnemoscope.reports.schema import result_digest
 
 if TYPE_CHECKING:
@@ -203,6 +203,21 @@ def _claim_lines(result: AuditResult) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def _version_lines(result: AuditResult) -> list[str]:
+    """What who holds both versions can tell: description, which exact retraining does not take away either."""
+    lines = []
+    for s in result.subjects:
+        if (found := both_versions(s)) is None:
+            continue
+        after, retrained = found
+        name = f"{phrases.plain(s.name, 24)}: " if len(result.subjects) > 1 else ""
+        beside = "no retrained model beside it" if retrained is None else f"retrained {_short(retrained.auc, 'score')}"
+        lines.append(f"{name}AUC {phrases.estimate(after.auc, 'score')}; {beside}")
+    if lines:
+        lines.insert(0, "who holds both versions, forgotten against never-seen (no part of the verdict):")
+    return lines
+
+
 def render_first_screen(result: AuditResult, *, console: "Console", report_path: Path | str | None = None) -> None:
     """Print the first screen: subject, records, sanity, verdict, counts, meaning, next step, not run, report.
 
@@ -235,6 +250,8 @@ def render_first_screen(result: AuditResult, *, console: "Console", report_path:
         for s in result.subjects:
             page.section("Verdict", _verdict_lines(s, plain=page.plain), COLOURS[s.verdict.word])
             page.section("Counts", _count_lines(result, s))
+    if versions := _version_lines(result):
+        page.section("Versions", versions)
     if claimed := _claim_lines(result):
         page.section("Privacy", claimed)
     power = result.plan.power

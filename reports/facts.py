@@ -20,6 +20,7 @@ from mnemoscope.audit.verdict.result import (
 __all__ = [
     "Headline",
     "accuracy",
+    "both_versions",
     "claims",
     "gap",
     "headline",
@@ -141,6 +142,12 @@ def accuracy(subject: Subject, records: str, models: ModelRole) -> Estimate:
 def claims(subject: Subject) -> list[EpsilonRow]:
     """The bounds beside which somebody claims an epsilon."""
     return [row for row in subject.epsilons if row.claimed is not None]
+
+
+def both_versions(subject: Subject) -> tuple[Finding, Finding | None] | None:
+    """What the first attack that reads both versions finds of never-seen records, and of retrained models beside it."""
+    after = next((f for f in subject.findings if f.game == "difference-never" and f.models == "after"), None)
+    return None if after is None else (after, _find(subject, after.attack, after.game, "retrained"))
 
 
 def gap(subject: Subject, records: str = "test") -> Estimate:

@@ -1,7 +1,7 @@
 """One-model mode: from recorded answers of a model before and after deletion to an audited subject. Arrays only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mnemoscope.audit.answers.protocols import Attack
 from mnemoscope.audit.answers.views import Side
@@ -56,6 +56,7 @@ from mnemoscope.audit.verdict.onemodel_plan import (
 )
 from mnemoscope.audit.verdict.onemodel_power import Counts, choose_alpha, one_model_power
 from mnemoscope.audit.verdict.onemodel_rates import Board, Group, deal, tail_rate
+from mnemoscope.audit.verdict.onemodel_versions import describe_versions
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.result import Check, Endpoint, GateResult, Limits, NotRun, PlanSummary, Subject
 from mnemoscope.audit.verdict.rules import decide
@@ -102,6 +103,7 @@ def audit_one_model(
     force: bool = False,
     hint: str = "",
     structure: Endpoint | None = None,
+    version_attacks: Sequence[Attack] = (),
 ) -> OneModelAudit:
     """Audit one model after deletion.
 
@@ -121,6 +123,7 @@ def audit_one_model(
         force: go on although the holdout accuracy is near chance.
         hint: what would decide it and at what cost, when the word is INCONCLUSIVE.
         structure: P6, from whoever holds the model itself.
+        version_attacks: what who holds both versions could run; described beside the verdict, never part of it.
 
     Returns:
         The subject, its plan, limits, checks and what was not run.
@@ -214,8 +217,9 @@ def audit_one_model(
         endpoints, gates, policy=policy, limits=limits, alpha=alpha, failures=failures, hint=hint or _hint(plan, inputs)
     )
     findings, curves, shapes = describe_findings(inputs, plan, results, retained, board)
+    both = describe_versions(inputs, version_attacks, level=policy.interval_level, seed=plan.seed)
     subject = Subject(
-        name, method, {}, verdict, tuple(endpoints), tuple(gates), findings, curves, shapes,
+        name, method, {}, verdict, tuple(endpoints), tuple(gates), (*findings, *both), curves, shapes,
         describe_utility(inputs, right, policy), model_groups(inputs, method),
         epsilons=describe_epsilons(plan, results, board),
     )  # fmt: skip
@@ -223,7 +227,9 @@ def audit_one_model(
         sanity,
         Check("drift", "forget against never-seen records without the model", drift.status, drift.observed),
     )
-    return OneModelAudit(subject, plan.summary(), limits, checks, tuple(not_run))
+    summary = plan.summary()
+    summary = replace(summary, attacks=tuple(dict.fromkeys((*summary.attacks, *(row.attack for row in both)))))
+    return OneModelAudit(subject, summary, limits, checks, tuple(not_run))
 
 
 def _no_alpha(plan: OneModelPlan, inputs: OneModelInput) -> Endpoint:

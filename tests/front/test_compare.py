@@ -79,6 +79,10 @@ def test_a_deletion_that_did_nothing_is_outside_and_a_retrained_model_is_not(wor
     assert clean.subjects[0].verdict.word != "OUTSIDE BOUND"
     trained = [next(c.computed for c in r.costs if c.step == "companion models") for r in (leaking, clean)]
     assert trained == [5, 0], "references of the first call serve the second"
+    both = {(f.game, f.models): f.auc for f in leaking.subjects[0].findings if f.game.startswith("difference")}
+    assert set(both) == {("difference-never", "after"), ("difference-never", "retrained")}
+    assert both["difference-never", "after"].value == 0.5, "the same version twice"
+    assert both["difference-never", "retrained"].low > 0.5, "what exact deletion gives away"
     gates = {gate.id: gate for gate in clean.subjects[0].gates}
     assert gates["G5"].status == "not run"
     assert gates["G7"].status != "not run"

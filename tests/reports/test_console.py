@@ -102,3 +102,20 @@ def test_a_claimed_epsilon_is_told_once_with_what_the_attack_showed(factory):
     assert "this sample could show 5.60 at most): the claim is REFUTED" in text(shown)
     assert "not refuted, which confirms nothing" in text(row)
     assert "Privacy" not in text(replace(row, claimed=None))
+
+
+def test_what_both_versions_give_away_stands_beside_the_counts(factory):
+    made = factory.one_model()
+    (subject,) = made.subjects
+    finding = replace(subject.findings[0], attack="fall", game="difference-never", models="after", primary=False)
+    finding = replace(finding, auc=replace(finding.auc, value=0.912))
+    twin = replace(finding, models="retrained", auc=replace(finding.auc, value=0.905))
+
+    def text(*findings):
+        return " ".join(screen(replace(made, subjects=(replace(subject, findings=findings),))).split())
+
+    said = text(*subject.findings, finding, twin)
+    assert "Versions who holds both versions, forgotten against never-seen (no part of the verdict): AUC 0.912" in said
+    assert "; retrained 0.905" in said
+    assert "no retrained model beside it" in text(*subject.findings, finding)
+    assert "Versions" not in text(*(f for f in subject.findings if f.game != "difference-never"))
