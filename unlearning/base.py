@@ -28,7 +28,7 @@ from mnemoscope.audit.models.steps import steps
 from mnemoscope.audit.models.training import BatchStream, make_optimizer
 from mnemoscope.audit.records.request import Request
 
-__all__ = ["Batch", "Deletion", "Method", "evaluating", "settle", "still_norm"]
+__all__ = ["Batch", "Deletion", "Method", "evaluating", "settle", "still_norm", "unrecorded_norm"]
 
 Ids = NDArray[np.int64]
 
@@ -334,3 +334,18 @@ def still_norm(module: nn.Module) -> AbstractContextManager[nn.Module]:
     For steps on forget records alone, which would pull the statistics to themselves.
     """
     return evaluating(module, (nn.modules.batchnorm._BatchNorm,))
+
+
+@contextmanager
+def unrecorded_norm(module: nn.Module) -> Iterator[nn.Module]:
+    """Batch normalisation by the statistics of the batch, which leave no trace in the running ones, for a block."""
+    parts = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    found = [(part, part.momentum, part.num_batches_tracked) for part in parts]
+    for part, _, tracked in found:
+        part.momentum = 0.0
+        part.num_batches_tracked = None if tracked is None else tracked.clone()
+    try:
+        yield module
+    finally:
+        for part, momentum, tracked in found:
+            part.momentum, part.num_batches_tracked = momentum, tracked
