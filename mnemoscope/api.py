@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mnemoscope.progress import Progress, Quiet
 
 if TYPE_CHECKING:
+    from mnemoscope.audit.verdict.league import LeagueTable
     from mnemoscope.audit.verdict.policy import Policy
     from mnemoscope.audit.verdict.result import AuditResult
 
@@ -19,6 +20,7 @@ __all__ = [
     "exit_code",
     "export",
     "init",
+    "league",
     "list_plugins",
     "plan_check",
     "plan_new",
@@ -231,8 +233,34 @@ def list_plugins(kind: str) -> list[tuple[str, str]]:
     return LISTINGS[kind]()
 
 
-def report(result: str | Path, *, out: str | Path = "runs/report") -> Path:
+def league(
+    plan: str | Path,
+    *,
+    out: str | Path = "runs/league",
+    store: str | Path = STORE,
+    progress: Progress | None = None,
+) -> "LeagueTable":
+    """Audit the plan's ways of deleting on every forget set and seed of its ``[league]`` table, and rank them.
+
+    Args:
+        plan: a TOML file.
+        out: folder that receives ``league.json``, ``league.html``, and a folder for each audit.
+        store: folder of finished work.
+        progress: told of steps.
+    """
+    from mnemoscope.audit.work.plan import load_plan
+    from mnemoscope.league import run_league
+
+    return run_league(load_plan(Path(plan)), store=store, out=Path(out), progress=progress)
+
+
+def report(result: str | Path, *, out: str | Path = "runs/report", league: bool = False) -> Path:
     """Write the report of a ``result.json`` (or of the folder that holds it) again.
+
+    Args:
+        result: the file or its folder.
+        out: folder that receives the page.
+        league: it is a ``league.json``.
 
     Returns:
         The HTML file.
@@ -240,6 +268,10 @@ def report(result: str | Path, *, out: str | Path = "runs/report") -> Path:
     Raises:
         InvalidInput: the file is no result of this version.
     """
+    if league:
+        from mnemoscope.reports.league import read_league, write_league
+
+        return write_league(read_league(result), Path(out)).html
     from mnemoscope.reports.html import write_report
     from mnemoscope.reports.schema import read_result
 

@@ -155,6 +155,18 @@ def run(
 
 
 @app.command(rich_help_panel="Audit")
+def league(plan: PlanFile, out: Out = Path("runs/league"), store: Store = DEFAULT_STORE) -> None:
+    """Rank ways of deleting by what the strongest attack still finds, on the forget sets of the plan's [league]."""
+    from mnemoscope.reports.league import league_lines
+
+    with progress_for() as progress:
+        table = api.league(plan, out=out, store=store, progress=progress)
+    for line in league_lines(table):
+        typer.echo(line)
+    typer.echo(f"wrote {out / 'league.html'}")
+
+
+@app.command(rich_help_panel="Audit")
 def compare(
     before: Annotated[Path, typer.Option("--before", help="Checkpoint before deletion.")],
     after: Annotated[Path, typer.Option("--after", help="Checkpoint after deletion.")],
@@ -285,9 +297,10 @@ def store_gc(
 def report(
     result: Annotated[Path, typer.Argument(metavar="RESULT.json", help="A result, or the folder that holds it.")],
     out: Out = Path("runs/report"),
+    league: Annotated[bool, typer.Option("--league", help="It is a league table.")] = False,
 ) -> None:
     """Write the report of a result again."""
-    typer.echo(f"wrote {api.report(result, out=out)}")
+    typer.echo(f"wrote {api.report(result, out=out, league=league)}")
 
 
 @app.command(rich_help_panel="Report")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mnemoscope.audit.work.store import Store
     from mnemoscope.audit.work.workspace import ModelRef, Workspace
 
-__all__ = ["demo_plan", "run_plan"]
+__all__ = ["demo_plan", "open_workspace", "run_plan"]
 
 
 def demo_plan(*, seed: int = 0, device: str = "auto") -> Plan:
@@ -60,7 +60,7 @@ def run_plan(
     watch, told = prepared.watch, prepared.progress
     refuse_changed_data(prepared)
     prepared.powers  # noqa: B018  # alpha is chosen here, before any model exists
-    workspace = _workspace(prepared, opened, plan.build_recipe())
+    workspace = open_workspace(prepared)
     # A model that cannot be built is found here: a plan is committed when it can be carried out.
     prepared.check_private_layers(fresh_model(workspace.recipe, workspace.device_data, seed=0))
     checks, data_gates = data_checks(prepared)
@@ -74,7 +74,7 @@ def run_plan(
     for i, (wanted, method) in enumerate(zip(prepared.subjects, prepared.methods, strict=True)):
         trainer = trainer_of(method)
         if trainer not in schemes:
-            schemes[trainer] = _Scheme(prepared, _workspace(prepared, opened, workspace.recipe, trainer), [])
+            schemes[trainer] = _Scheme(prepared, open_workspace(prepared, trainer=trainer), [])
         scheme = schemes[trainer]
         models = scheme.models(wanted.name, method)
         after = scheme.fleets.answers(wanted.name, models)
@@ -183,17 +183,25 @@ class _Scheme:
         return self.workspace.unlearned(name, method)
 
 
-def _workspace(
-    prepared: PreparedAudit, store: "Store", recipe: "Recipe", trainer: "TrainsItself | None" = None
+def open_workspace(
+    prepared: PreparedAudit, *, recipe: "Recipe | None" = None, trainer: "TrainsItself | None" = None
 ) -> "Workspace":
+    """Return the workspace of a prepared audit, which has a store.
+
+    Args:
+        prepared: the plan with its data and design.
+        recipe: instead of the plan's.
+        trainer: the method that trains all models itself, where one does.
+    """
     from mnemoscope.audit.work.workspace import Workspace
 
     plan = prepared.plan
+    assert prepared.store is not None
     return Workspace(
-        store,
+        prepared.store,
         prepared.dataset,
         prepared.design,
-        recipe,
+        recipe or plan.build_recipe(),
         runtime=prepared.runtime(),
         seed=plan.seed,
         progress=prepared.progress.step,
@@ -214,7 +222,7 @@ def _private_fleets(prepared: PreparedAudit, store: "Store") -> list[Alternative
         recipe = prepared.private_recipe(noise)
         # Training sets differ a little in size: what is claimed for the fleet holds for each of its models.
         epsilon = max(dp_epsilon(recipe, int(n), DP_DELTA) for n in sizes)
-        workspace = _workspace(prepared, store, recipe)
+        workspace = open_workspace(prepared, recipe=recipe)
         answers = _Fleets(prepared, workspace).answers("DP-SGD", workspace.fleet("before"))
         name = f"DP-SGD, noise {noise:g}, clip {recipe.dp_clip:g}"
         fleets.append(Alternative(name, answers, epsilon, DP_DELTA))

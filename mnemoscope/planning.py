@@ -9,12 +9,13 @@ import numpy as np
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.work.plan import Plan
+from mnemoscope.pipeline import open_workspace
 from mnemoscope.preparation import PreparedAudit
 from mnemoscope.progress import Progress
 
 if TYPE_CHECKING:
     from mnemoscope.audit.work.exchange import ExportReport
-    from mnemoscope.audit.work.workspace import FleetName, Replica, Workspace
+    from mnemoscope.audit.work.workspace import FleetName, Replica
 
 __all__ = ["check_plan", "export_orders"]
 
@@ -32,23 +33,6 @@ def _fleets(prepared: PreparedAudit) -> list[tuple["FleetName", "Replica"]]:
     if any(reads_both(attack) for attack in prepared.attacks):
         more.append(("before", "B"))
     return [*FLEETS, *more]
-
-
-def _open(prepared: PreparedAudit) -> "Workspace":
-    from mnemoscope.audit.work.workspace import Workspace
-
-    plan = prepared.plan
-    assert prepared.store is not None
-    return Workspace(
-        prepared.store,
-        prepared.dataset,
-        prepared.design,
-        plan.build_recipe(),
-        runtime=prepared.runtime(),
-        seed=plan.seed,
-        progress=prepared.progress.step,
-        subject=plan.load_subject(),
-    )
 
 
 def check_plan(plan: Plan, *, store: str | Path, progress: Progress | None = None) -> str:
@@ -94,7 +78,7 @@ def _seconds_a_model(prepared: PreparedAudit) -> float:
     """Seconds that training one model takes, from a few steps."""
     from mnemoscope.audit.models.training import fit, fresh_model
 
-    workspace = _open(prepared)
+    workspace = open_workspace(prepared)
     recipe, data, runtime = workspace.recipe, workspace.device_data, workspace.runtime
     ids = prepared.design.records(0, Role.BACKGROUND, Role.KEPT, Role.FORGOTTEN)
     module = fresh_model(recipe, data, seed=0)
@@ -124,7 +108,7 @@ def export_orders(plan: Plan, folder: Path, *, store: str | Path, progress: Prog
     # The order in which an audit asks its models: an adopted logits file stands in for exactly these answers.
     asked = np.concatenate([design.audited, design.records(0, Role.POPULATION), design.records(0, Role.TEST)])
     return export_plan(
-        _open(prepared),
+        open_workspace(prepared),
         folder,
         ids=asked,
         queries=plan.attacks.queries,

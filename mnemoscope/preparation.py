@@ -26,6 +26,7 @@ from mnemoscope.audit.records.canaries import in_place_of_sources, plant_canarie
 from mnemoscope.audit.records.design import Design, Role, random_design
 from mnemoscope.audit.records.drift import blind_baseline
 from mnemoscope.audit.records.duplicates import find_duplicates
+from mnemoscope.audit.records.request import select_records
 from mnemoscope.audit.rng import child_seed, generator
 from mnemoscope.audit.statistics.measures import Canaries, Measure
 from mnemoscope.audit.statistics.trials import Estimate
@@ -372,10 +373,18 @@ class PreparedAudit:
 def plan_design(plan: Plan, dataset: "Dataset") -> Design:
     """Draw the roles a plan asks for."""
     d = plan.design
+    audited: int | NDArray[np.int64] = d.audited
+    if d.records is not None:
+        beside = Path(plan.folder) / d.records
+        audited = select_records(dataset, str(beside) if beside.exists() else d.records, seed=plan.seed)
+        if audited.size != d.audited:
+            raise InvalidInput(
+                f"design.records names {audited.size} records and design.audited says {d.audited}; let them agree"
+            )
     return random_design(
         dataset.labels,
         n_models=d.models,
-        audited=d.audited,
+        audited=audited,
         background=d.background,
         population=d.population,
         calibration=d.calibration,

@@ -29,7 +29,10 @@ __all__ = [
     "ScorePanel",
     "Style",
     "against_bounds",
+    "ParetoPoint",
     "distributions",
+    "frontier",
+    "pareto",
     "rates",
     "roc",
 ]
@@ -348,6 +351,83 @@ def rates(rows: Sequence[RateRow], *, bound: float | None = None, ax: "Axes | No
     ax.set_xlabel("Records picked out (true positive rate)")
     _bare(ax, "bottom")
     return _inside(ax)
+
+
+@dataclass(frozen=True)
+class ParetoPoint:
+    """One method: what it costs and what it leaves behind.
+
+    Attributes:
+        label: its name.
+        cost: as a share of retraining, positive.
+        value: rate of the strongest attack.
+        low: lower limit, or None.
+        high: upper limit, or None.
+        fit: False where the model is not fit for use.
+    """
+
+    label: str
+    cost: float
+    value: float
+    low: float | None
+    high: float | None
+    fit: bool = True
+
+
+def frontier(points: Sequence[ParetoPoint]) -> list[ParetoPoint]:
+    """Return the methods fit for use that no other such method beats in both cost and leakage, cheapest first.
+
+    >>> [p.label for p in frontier([ParetoPoint("a", 0.1, 0.5, None, None), ParetoPoint("b", 0.2, 0.6, None, None)])]
+    ['a']
+    """
+    best: list[ParetoPoint] = []
+    for point in sorted((p for p in points if p.fit), key=lambda p: (p.cost, p.value)):
+        if not best or point.value < best[-1].value:
+            best.append(point)
+    return best
+
+
+LEAST_SHOWN = 1e-3
+"""Rates below it are drawn at it: a logarithmic axis has no zero."""
+
+
+def pareto(points: Sequence[ParetoPoint], *, chance: float | None = None, ax: "Axes | None" = None) -> "Axes":
+    """Draw leakage against cost on logarithmic axes, with the frontier of methods that none beats in both.
+
+    Args:
+        points: one a method.
+        chance: rate of an attack that finds nothing.
+        ax: axes to draw on; None makes new ones.
+
+    Returns:
+        The axes.
+    """
+    ax = _new(ax, 4.6)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    style = STYLES["after"]
+    best = frontier(points)
+    ax.plot([p.cost for p in best], [max(p.value, LEAST_SHOWN) for p in best], color=BOUND, lw=1.2, zorder=1)
+    if chance is not None:
+        ax.axhline(chance, color=MUTED, lw=0.9, ls=(0, (4, 3)), zorder=1)
+    for p in points:
+        y = max(p.value, LEAST_SHOWN)
+        if p.low is not None and p.high is not None:
+            limits = [max(p.low, LEAST_SHOWN), max(p.high, LEAST_SHOWN)]
+            ax.plot([p.cost] * 2, limits, color=style.colour, lw=0.8, alpha=0.5, zorder=2)
+        ax.plot([p.cost], [y], marker=style.marker, ms=5, color=style.colour, mfc=style.colour if p.fit else FACE,
+                mec=style.colour, zorder=3)  # fmt: skip
+        if p in best:
+            ax.annotate(p.label, (p.cost, y), xytext=(5, -9), textcoords="offset points", fontsize=7.5, color=INK,
+                        annotation_clip=True)  # fmt: skip
+    ax.xaxis.set_major_formatter(_tick)
+    ax.yaxis.set_major_formatter(_tick)
+    ax.grid(True, which="major", color=GRID, lw=0.6)
+    ax.set_axisbelow(True)
+    ax.set_xlabel("Time of a deletion, share of retraining")
+    ax.set_ylabel("Strongest attack after deletion (TPR)")
+    _bare(ax, "bottom", "left")
+    return ax
 
 
 FURTHEST = 4.0

@@ -16,7 +16,7 @@ from mnemoscope.reports.schema import RESULT_NAME, from_json, result_digest, to_
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["ReportPaths", "render_html", "write_report"]
+__all__ = ["ReportPaths", "render_html", "template_environment", "write_report"]
 
 REPORT_NAME = "report.html"
 
@@ -50,11 +50,12 @@ def _svg(text: str) -> Any:
 
 
 @cache
-def _environment() -> "Environment":
+def template_environment() -> "Environment":
+    """Return the templates with their filters; built once."""
     from jinja2 import DictLoader, Environment, StrictUndefined
 
     folder = files("mnemoscope.reports") / "templates"
-    names = ("report.html.j2", "subject.html.j2", "parts.html.j2", "report.css")
+    names = ("report.html.j2", "subject.html.j2", "parts.html.j2", "league.html.j2", "report.css")
     sources = {name: (folder / name).read_text(encoding="utf-8") for name in names}
     made = Environment(
         loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -123,7 +124,7 @@ def render_html(result: AuditResult, *, figures: bool = True) -> str:
     result = from_json(to_json(without_individuals(result)))
     subjects = [_view(result, s, i, figures=figures) for i, s in enumerate(result.subjects, 1)]
     records, sanity = sanity_checks(result)
-    template = _environment().get_template("report.html.j2")
+    template = template_environment().get_template("report.html.j2")
     return template.render(
         r=result,
         subjects=subjects,

@@ -9,7 +9,7 @@ from mnemoscope.audit.statistics.fleet import FleetRate, FleetScores
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.result import Curve, Distribution, Finding, ModelRole, Tail, TprAt
 
-__all__ = ["FPR_LEVELS", "curve", "distributions", "finding", "realised_note"]
+__all__ = ["curve", "distributions", "finding", "fpr_levels", "realised_note"]
 
 FPR_LEVELS = (0.1, 0.01, 0.001, 0.0001)
 GREY_BELOW = 8
@@ -59,6 +59,15 @@ def _tpr_at(rate: FleetRate, tail: Tail, level: float) -> TprAt:
     )
 
 
+def fpr_levels(alpha: float | None) -> tuple[float, ...]:
+    """Return the false positive rates that are described, the audit's own among them, from large to small.
+
+    >>> fpr_levels(0.05)
+    (0.1, 0.05, 0.01, 0.001, 0.0001)
+    """
+    return tuple(sorted({*FPR_LEVELS, *(() if alpha is None else (alpha,))}, reverse=True))
+
+
 def finding(
     attack: str,
     game: str,
@@ -68,15 +77,16 @@ def finding(
     *,
     thresholds: NDArray[np.float64] | None = None,
     level: float = 0.95,
+    alpha: float | None = None,
     note: str = "",
 ) -> Finding:
-    """AUC, balanced accuracy and TPR at the four levels in both tails, each with a clustered interval.
+    """AUC, balanced accuracy and TPR at the four levels and at alpha in both tails, each with a clustered interval.
 
     The accuracy is that at the attack's own thresholds (m,), where it has any, else at those best on other models.
     """
     auc = scores.auc()
     tails: tuple[Tail, Tail] = ("residual", "over-forgotten")
-    rates = tuple(_tpr_at(rate, tail, level) for tail in tails for rate in scores.rates(FPR_LEVELS, tail))
+    rates = tuple(_tpr_at(rate, tail, level) for tail in tails for rate in scores.rates(fpr_levels(alpha), tail))
     return Finding(
         attack=attack,
         game=game,

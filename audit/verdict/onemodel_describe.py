@@ -19,14 +19,13 @@ from mnemoscope.audit.statistics.roc import (
     tpr_estimate,
 )
 from mnemoscope.audit.statistics.trials import Estimate, Trials
-from mnemoscope.audit.verdict.describe import realised_note
+from mnemoscope.audit.verdict.describe import fpr_levels, realised_note
 from mnemoscope.audit.verdict.onemodel_rates import Difference, Influence
 from mnemoscope.audit.verdict.result import Curve, Distribution, Finding, ModelRole, Tail, TprAt, Utility
 
-__all__ = ["FPR_LEVELS", "curve", "distributions", "finding", "pooled", "utilities"]
+__all__ = ["curve", "distributions", "finding", "pooled", "utilities"]
 
 Floats = NDArray[np.float64]
-FPR_LEVELS = (0.1, 0.01, 0.001, 0.0001)
 BINS = 40
 Records = Literal["forget", "retain", "holdout", "test"]
 
@@ -48,16 +47,17 @@ def finding(
     *,
     level: float,
     threshold: float | None = None,
+    alpha: float | None = None,
     note: str = "",
 ) -> Finding:
-    """AUC, TPR at the four levels in both tails, and balanced accuracy where the scorer brings its own threshold."""
+    """AUC, TPR at the four levels and at alpha in both tails, balanced accuracy where the scorer has its threshold."""
     tails: tuple[Tail, Tail] = ("residual", "over-forgotten")
     single = bool((trials.model_id == trials.model_id[0]).all())
     s1, s0 = np.sort(trials.in_scores), np.sort(trials.out_scores)
     signed = {"residual": (s1, s0), "over-forgotten": (-s1[::-1], -s0[::-1])}
     found = []
     for tail in tails:
-        for fpr in FPR_LEVELS:
+        for fpr in fpr_levels(alpha):
             x = (
                 one_model_tpr(*signed[tail], fpr, level)
                 if single

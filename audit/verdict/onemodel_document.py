@@ -55,7 +55,9 @@ def describe_findings(
     ) -> None:  # fmt: skip
         trials = pooled(scores, is_in, ids)
         primary = name == plan.primary
-        findings.append(finding(name, game, role, primary, trials, level=level, threshold=threshold, note=note))
+        findings.append(
+            finding(name, game, role, primary, trials, level=level, threshold=threshold, alpha=plan.alpha, note=note)
+        )
         curves.append(curve(name, game, role, trials, level=level))
         shapes.extend(distributions(name, game, role, trials))
 

@@ -54,8 +54,19 @@ class Description:
                 thresholds = self.fleets.thresholds(
                     attack, reference if role == "after" else self._shared_reference(role)
                 )
+                alpha = self.fleets.alpha
                 findings.append(
-                    finding(name, "forgetting", role, primary, fleet, thresholds=thresholds, level=level, note=note)
+                    finding(
+                        name,
+                        "forgetting",
+                        role,
+                        primary,
+                        fleet,
+                        thresholds=thresholds,
+                        level=level,
+                        alpha=alpha,
+                        note=note,
+                    )
                 )
                 if primary or role == "after":
                     curves.append(curve(name, "forgetting", role, fleet, level=level))

@@ -21,6 +21,7 @@ from mnemoscope.audit.work.plan_parts import (
     DataPlan,
     DefencesPlan,
     DesignPlan,
+    LeaguePlan,
     RecipePlan,
     RuntimePlan,
     SubjectPlan,
@@ -36,6 +37,7 @@ __all__ = [
     "DataPlan",
     "DefencesPlan",
     "DesignPlan",
+    "LeaguePlan",
     "Plan",
     "RecipePlan",
     "RuntimePlan",
@@ -62,7 +64,7 @@ def _allowed_at(path: tuple[int | str, ...]) -> tuple[str, ...]:
         if isinstance(part, int):
             continue
         found = {f.name: f.type for f in dataclasses.fields(kind)}[part]
-        kind = SubjectPlan if part == "subjects" else found
+        kind = {"subjects": SubjectPlan, "league": LeaguePlan}.get(str(part), found)
     return tuple(f.name for f in dataclasses.fields(kind) if f.name != "folder")
 
 

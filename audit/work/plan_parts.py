@@ -19,6 +19,7 @@ __all__ = [
     "DataPlan",
     "DefencesPlan",
     "DesignPlan",
+    "LeaguePlan",
     "RecipePlan",
     "RuntimePlan",
     "SubjectPlan",
@@ -68,6 +69,8 @@ class DesignPlan:
         mode: "random-roles", the only one a plan can draw.
         models: number of models.
         audited: records that are kept, forgotten or never seen, by model.
+        records: which records those are (keys, ids, a CSV file, as ``mnemoscope compare --forget`` takes them), as
+            many as ``audited`` says; None draws them.
         background: records that every model is trained on, never scored.
         population: the attacker's own non-members.
         calibration: records for thresholds.
@@ -85,6 +88,7 @@ class DesignPlan:
     calibration: Count = 200
     test: Count = 297
     validation: Count = 0
+    records: str | None = None
     folds: Positive = 2
     counts: tuple[Share, Share, Share] = (1 / 3, 1 / 3, 1 / 3)
 
@@ -176,6 +180,30 @@ class DefencesPlan:
     answers: tuple[Text, ...] | None = None
     dp_noise: tuple[Annotated[float, Field(gt=0)], ...] = ()
     dp_clip: Annotated[float, Field(gt=0)] = 1.0
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class LeaguePlan:
+    """What ``mnemoscope league`` compares the plan's subjects on.
+
+    Attributes:
+        forget: kinds of forget sets. In mode "procedure": "random" and, by what a pilot shows, "high-memorisation",
+            "low-memorisation" and "entangled". In mode "one-model": as ``--forget`` takes them, e.g. "random:200" or
+            "class:3".
+        seeds: roots of randomness; each is an audit of its own.
+        mode: "procedure" audits each method over the plan's fleet; "one-model" deletes from one model a seed, which is
+            what large models and whole classes allow, and withholds per-record attacks.
+        references: "one-model": models retrained without the forgotten records, a seed.
+        share: "procedure": which share of the plan's audited records a set by difficulty takes.
+    """
+
+    forget: Annotated[tuple[Text, ...], Field(min_length=1)] = ("random",)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=2**53 - 1)], ...], Field(min_length=1)] = (0,)
+    mode: Literal["procedure", "one-model"] = "procedure"
+    references: Annotated[int, Field(ge=2)] = 3
+    share: Annotated[float, Field(gt=0, lt=1)] = 1 / 3
 
     __pydantic_config__ = STRICT
 

@@ -19,6 +19,7 @@ from mnemoscope.audit.work.plan_parts import (
     DataPlan,
     DefencesPlan,
     DesignPlan,
+    LeaguePlan,
     RecipePlan,
     RuntimePlan,
     SubjectPlan,
@@ -51,6 +52,7 @@ class Plan:
         subjects: the ways of deleting; empty means those that the front door compares by default.
         attacks: the attacks.
         defences: what could help.
+        league: what ``mnemoscope league`` compares the subjects on; an audit does not read it.
         policy: the bounds, as a mapping for ``load_policy`` (a file named in the plan is read when the plan is).
         runtime: where and how fast.
         folder: what relative paths start from; set by ``load_plan``, never in the file.
@@ -65,6 +67,7 @@ class Plan:
     attacks: AttacksPlan = field(default_factory=AttacksPlan)
     defences: DefencesPlan = field(default_factory=DefencesPlan)
     policy: dict[str, Any] = field(default_factory=dict)
+    league: LeaguePlan | None = None
     runtime: RuntimePlan = field(default_factory=RuntimePlan)
     folder: str = field(default=".", compare=False)
 
@@ -116,10 +119,15 @@ class Plan:
         parts: dict[str, Any] = {
             f.name: as_json(getattr(self, f.name))
             for f in dataclasses.fields(self)
-            if f.name not in {"folder", "runtime", "recipe"}
+            if f.name not in {"folder", "runtime", "recipe", "league"}
         }
-        if not self.design.validation:  # plans made before there were such records keep their digest
-            del parts["design"]["validation"]
+        for later in ("validation", "records"):  # plans made before there were such keys keep their digest
+            if not parts["design"][later]:
+                del parts["design"][later]
+        if self.league is not None:
+            parts["league"] = as_json(self.league)
+        if self.design.records is not None and (path := Path(self.folder) / self.design.records).is_file():
+            parts["design"]["records_digest"] = source_digest(path)
         parts["recipe"] = {"name": self.recipe.name, **self._recipe(self._subject_digest()).key_parts()}
         parts["plugins"] = {
             spec: source_digest(Path(self.folder) / spec.rpartition(":")[0])

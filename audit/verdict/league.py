@@ -1,0 +1,286 @@
+"""A league table of deletion methods, from the results of their audits: ranks with intervals, ties shown as ties.
+
+What a method leaves behind is what the strongest attack finds, and which attack that is, is not known beforehand: the
+largest of k rates lies between the largest lower and the largest upper limit of k simultaneous intervals. Whoever runs
+the audits sets their interval level accordingly (``simultaneous_level``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mnemoscope.audit.statistics.trials import Estimate, Interval
+from mnemoscope.audit.verdict.result import AuditResult, Endpoint, Finding, Subject, Tail
+
+__all__ = ["LeagueEntry", "LeagueRow", "LeagueTable", "league_table", "simultaneous_level"]
+
+UTILITY = ("forget", "retain", "test")
+"""Records on which accuracy is compared with retrained models: FA (100 % minus UA), RA and TA of the literature."""
+
+UNFIT = "not fit for use"
+
+
+@dataclass(frozen=True)
+class LeagueEntry:
+    """One audit of the league.
+
+    Attributes:
+        forget: kind of forget set.
+        seed: of the audit.
+        result: what it found.
+    """
+
+    forget: str
+    seed: int
+    result: AuditResult
+
+
+@dataclass(frozen=True)
+class LeagueRow:
+    """One method on one kind of forget set, over all seeds. Rates and accuracies in [0, 1].
+
+    Attributes:
+        forget: kind of forget set.
+        subject: its name in the plan.
+        method: its registered name.
+        strongest: the attack with the highest TPR on the forgotten records after deletion, over seeds.
+        tpr: that TPR at ``fpr``, with simultaneous limits over all attacks.
+        fpr: the false positive rate; None where the counts bear none.
+        over_forgotten: the same in the other tail: how many stand out as *less* known than never-seen records.
+        retained: rise of the retained records' TPR over retrained models (P4).
+        gap: mean absolute difference to retrained models of the accuracies on forgotten, retained and test records.
+        test: test accuracy minus that of retrained models.
+        cost: seconds of a deletion as a fraction of retraining.
+        words: verdict of each seed.
+        fit: False where the models are not fit for use after it.
+        reading: known from an abstract alone; never ranked.
+        reference: exact retraining, which the others are measured against.
+        rank: first and last place that the intervals allow, among ranked methods; None where it is not ranked.
+        unranked: why not.
+    """
+
+    forget: str
+    subject: str
+    method: str
+    strongest: str
+    tpr: Estimate
+    fpr: float | None
+    over_forgotten: Estimate
+    retained: Estimate
+    gap: Estimate
+    test: Estimate
+    cost: float | None
+    words: tuple[str, ...]
+    fit: bool
+    reading: bool
+    reference: bool
+    rank: tuple[int, int] | None = None
+    unranked: str = ""
+
+
+@dataclass(frozen=True)
+class LeagueTable:
+    """All rows, best first within each kind of forget set.
+
+    Attributes:
+        title: of the plan.
+        mode: "procedure" or "one-model".
+        data: name of the data set.
+        digest: of the plan.
+        seeds: roots of randomness.
+        attacks: all that were run.
+        level: joint confidence of the limits on the strongest attack.
+        rows: the table.
+        results: file of each audit, relative to the table's.
+        notes: what the reader must know.
+    """
+
+    title: str
+    mode: str
+    data: str
+    digest: str
+    seeds: tuple[int, ...]
+    attacks: tuple[str, ...]
+    level: float
+    rows: tuple[LeagueRow, ...]
+    results: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def simultaneous_level(level: float, attacks: int) -> float:
+    """Return the level that each of the attacks' intervals needs for a joint one (Bonferroni).
+
+    >>> round(simultaneous_level(0.95, 10), 3)
+    0.995
+    """
+    return 1 - (1 - level) / max(1, attacks)
+
+
+def league_table(
+    entries: Sequence[LeagueEntry],
+    *,
+    title: str,
+    digest: str,
+    level: float,
+    readings: frozenset[str] = frozenset(),
+    references: frozenset[str] = frozenset(),
+    results: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> LeagueTable:
+    """Make the table.
+
+    Args:
+        entries: audits of the same subjects.
+        title: of the plan.
+        digest: of the plan.
+        level: joint confidence of the limits.
+        readings: methods that are never ranked, being known from an abstract alone.
+        references: methods that the others are measured against.
+        results: file of each audit.
+        notes: what the reader must know.
+    """
+    rows: list[LeagueRow] = []
+    for forget in dict.fromkeys(entry.forget for entry in entries):
+        chosen = [entry for entry in entries if entry.forget == forget]
+        names = [subject.name for subject in chosen[0].result.subjects]
+        made = [_row(forget, name, chosen, readings, references) for name in names]
+        rows += _ranked(made)
+    first = entries[0].result
+    return LeagueTable(
+        title,
+        first.mode,
+        first.data.name,
+        digest,
+        tuple(dict.fromkeys(entry.seed for entry in entries)),
+        first.plan.attacks,
+        level,
+        tuple(rows),
+        tuple(results),
+        tuple(notes),
+    )
+
+
+def _row(
+    forget: str, name: str, entries: Sequence[LeagueEntry], readings: frozenset[str], references: frozenset[str]
+) -> LeagueRow:
+    found = [(e.result, next(s for s in e.result.subjects if s.name == name)) for e in entries]
+    subjects = [subject for _, subject in found]
+    strongest, tpr = _strongest(found, "residual")
+    _, over = _strongest(found, "over-forgotten")
+    method = subjects[0].method
+    costs = [s.cost_fraction_of_retraining for s in subjects if s.cost_fraction_of_retraining is not None]
+    return LeagueRow(
+        forget=forget,
+        subject=name,
+        method=method,
+        strongest=strongest,
+        tpr=tpr,
+        fpr=found[0][0].plan.alpha,
+        over_forgotten=over,
+        retained=_mean([_endpoint(s, "P4") for s in subjects]),
+        gap=_mean([_accuracy_gap(s) for s in subjects]),
+        test=_mean([_gap_on(s, "test") or _gap_on(s, "holdout") or NONE for s in subjects]),
+        cost=float(np.mean(costs)) if costs else None,
+        words=tuple(s.verdict.word for s in subjects),
+        fit=not any(UNFIT in flag for s in subjects for flag in s.verdict.flags),
+        reading=method in readings,
+        reference=method in references,
+    )
+
+
+NONE = Estimate(None, reason="not measured")
+
+
+def _strongest(found: Sequence[tuple[AuditResult, Subject]], tail: Tail) -> tuple[str, Estimate]:
+    """The attack with the highest rate over seeds, and the highest rate of all with simultaneous limits."""
+    by_attack: dict[str, list[Estimate]] = {}
+    for result, subject in found:
+        for finding in subject.findings:
+            if finding.game == "forgetting" and finding.models == "after":
+                by_attack.setdefault(finding.attack, []).append(_at(finding, result.plan.alpha, tail))
+    whole = {name: [r for r in rates if r.value is not None] for name, rates in by_attack.items()}
+    whole = {name: rates for name, rates in whole.items() if len(rates) == len(found)}
+    if not whole:
+        return "", NONE
+    means = {name: _mean(rates) for name, rates in whole.items()}
+    name = max(means, key=lambda one: means[one].value or 0.0)
+    low = max(mean.low or 0.0 for mean in means.values())
+    high = max(1.0 if mean.high is None else mean.high for mean in means.values())
+    best = means[name]
+    value = best.value or 0.0
+    return name, Estimate(value, _interval(min(low, value), max(high, value), best), n=best.n)
+
+
+def _at(finding: Finding, alpha: float | None, tail: Tail) -> Estimate:
+    for rate in finding.tpr:
+        if rate.tail == tail and alpha is not None and abs(rate.fpr - alpha) < 1e-9:
+            return rate.tpr
+    return NONE
+
+
+def _endpoint(subject: Subject, number: str) -> Estimate:
+    found: Endpoint | None = next((e for e in subject.endpoints if e.id == number), None)
+    return NONE if found is None else found.estimate
+
+
+def _gap_on(subject: Subject, records: str) -> Estimate | None:
+    for utility in subject.utility:
+        if utility.records == records and utility.models == "after":
+            return utility.gap_to_retrained
+    return None
+
+
+def _accuracy_gap(subject: Subject) -> Estimate:
+    """Mean absolute gap; its limits are the means of the nearest and farthest absolute values of each interval."""
+    gaps = [gap for records in UTILITY if (gap := _gap_on(subject, records)) is not None and gap.value is not None]
+    if not gaps:
+        return NONE
+    value = float(np.mean([abs(gap.value or 0.0) for gap in gaps]))
+    if any(gap.low is None or gap.high is None for gap in gaps):
+        return Estimate(value, n=gaps[0].n)
+    ends = [(gap.low or 0.0, gap.high or 0.0) for gap in gaps]
+    near = float(np.mean([0.0 if low <= 0 <= high else min(abs(low), abs(high)) for low, high in ends]))
+    far = float(np.mean([max(abs(low), abs(high)) for low, high in ends]))
+    return Estimate(value, _interval(near, far, gaps[0]), n=gaps[0].n)
+
+
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
+    """Mean over seeds; the mean of the limits, which is wider than an interval of the mean need be."""
+    known = [e for e in estimates if e.value is not None]
+    if len(known) < len(estimates) or not known:
+        return next((e for e in estimates if e.value is None), NONE)
+    value = float(np.mean([e.value for e in known if e.value is not None]))
+    if any(e.low is None or e.high is None for e in known):
+        return Estimate(value, n=known[0].n)
+    low, high = (float(np.mean([getattr(e, end) for e in known])) for end in ("low", "high"))
+    return Estimate(value, _interval(low, high, known[0]), n=sum(e.n or 0 for e in known) or None)
+
+
+def _interval(low: float, high: float, like: Estimate) -> Interval | None:
+    if like.ci is None:
+        return None
+    return Interval(low, high, like.ci.level, like.ci.sides, like.ci.method)
+
+
+def _ranked(rows: list[LeagueRow]) -> list[LeagueRow]:
+    """Sort by what the strongest attack finds, and give each the places that its interval allows."""
+
+    def why_not(row: LeagueRow) -> str:
+        if row.reference:
+            return "reference"
+        if row.reading:
+            return "our reading of an abstract"
+        if not row.fit:
+            return UNFIT
+        return "" if row.tpr.value is not None and row.tpr.ci is not None else "not measured"
+
+    able = [row for row in rows if not why_not(row)]
+
+    def places(row: LeagueRow) -> tuple[int, int]:
+        better = sum((other.tpr.high or 0.0) < (row.tpr.low or 0.0) for other in able)
+        worse = sum((other.tpr.low or 0.0) > (row.tpr.high or 0.0) for other in able)
+        return better + 1, len(able) - worse
+
+    marked = [replace(row, rank=None if (reason := why_not(row)) else places(row), unranked=reason) for row in rows]
+    return sorted(marked, key=lambda row: (row.tpr.value is None, row.tpr.value or 0.0, row.subject))
