@@ -2,7 +2,8 @@
 
 Each check is a plain function that raises ``ContractViolation``; ``attack_contract`` lists them as (name, callable)
 pairs, ready for ``pytest.mark.parametrize``. The core names no plug-in: the registry is the argument. Attacks on
-recorded answers meet a drawn fleet, attacks that ask models live meet real models (``testing_oracles``).
+recorded answers meet a drawn fleet (``testing_fleets``), attacks that ask models live meet real ones
+(``testing_oracles``).
 
     CASES = attack_contract(MY_ATTACKS)
 
@@ -33,7 +34,8 @@ from mnemoscope.audit.answers.protocols import (
 )
 from mnemoscope.audit.answers.views import Answers, Need, Reference, Side
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
-from mnemoscope.audit.testing_oracles import balanced_sides, trained_fleet
+from mnemoscope.audit.testing_fleets import LIVE, answering_fleet, apart, quiet_fleets, reordered, stripped, toy_fleet
+from mnemoscope.audit.testing_oracles import trained_fleet
 
 __all__ = [
     "ATTACK_CHECKS",
@@ -51,8 +53,6 @@ __all__ = [
 Floats = NDArray[np.float64]
 Check = Callable[[], None]
 
-TOY_MODELS, TOY_RECORDS = 18, 120
-LIVE = Need.ORACLE | Need.GRADIENT
 LEAST_AUC = 0.6
 """What every attack must exceed on models that plainly remember."""
 
@@ -67,124 +67,8 @@ def require(ok: bool, name: str, rule: str, seen: object = "") -> None:
         raise ContractViolation(f"{name}: {rule}" + (f"; seen: {seen}" if seen != "" else ""))
 
 
-def toy_fleet(
-    leak: float,
-    *,
-    n_models: int = TOY_MODELS,
-    n_records: int = TOY_RECORDS,
-    n_population: int = 100,
-    n_classes: int = 4,
-    n_queries: int = 1,
-    queries: tuple[str, ...] = (),
-    seed: int = 0,
-) -> Reference:
-    """Draw a fleet whose models remember by a known amount; every array is read-only.
-
-    A record's true-class logit is N(difficulty, 0.7), higher by ``leak`` in the models that trained on it. Roles are
-    balanced thirds (IN, OUT, left out) for every record and two folds; the models before deletion leak twice as much.
-
-    Args:
-        leak: in logits; 0 leaks nothing, 4 is plain to every attack, correctness included.
-        n_models: a multiple of 6.
-        n_records: audited records, ids 1000, 1001, ... in random order.
-        n_population: records of no model.
-        n_classes: at least 2.
-        n_queries: answers per record, where ``queries`` names none.
-        queries: names of the answers per record.
-        seed: of everything.
-    """
-    rng = np.random.default_rng(seed)
-    fold = np.repeat(np.array([0, 1], np.int8), n_models // 2)
-    side = balanced_sides(n_models, n_records, rng)
-    difficulty = rng.normal(0.5, 1.0, n_records)
-
-    def answers(amount: float, ids: NDArray[np.int64], hard: Floats, members: NDArray[np.bool_]) -> Answers:
-        shape = (n_models, ids.size, len(queries) or n_queries, n_classes)
-        labels = ids % n_classes
-        logits = rng.normal(0.0, 0.7, shape)
-        raised = (hard + amount * members)[..., None, None]
-        logits += raised * (labels[:, None] == np.arange(n_classes))[:, None, :]
-        return _frozen(Answers(ids, labels, logits.astype(np.float32), queries=queries))
-
-    ids = rng.permutation(n_records).astype(np.int64) + 1000
-    members = side == Side.IN
-    audited = answers(leak, ids, difficulty, members)
-    earlier = answers(2 * leak, ids, difficulty, members)
-    hard_z = rng.normal(0.5, 1.0, n_population)
-    outside = np.zeros((n_models, n_population), np.bool_)
-    population = answers(0.0, np.arange(n_population, dtype=np.int64), hard_z, outside)
-    side.flags.writeable = False
-    fold.flags.writeable = False
-
-    def reference(seen: Answers, before: Reference | None) -> Reference:
-        return Reference(
-            seen.ids,
-            seen.labels,
-            seen.logits,
-            side=side,
-            population=population,
-            before=before,
-            fold=fold,
-            queries=queries,
-        )
-
-    return reference(audited, reference(earlier, None))
-
-
-def _fleet(attack: Attack, leak: float, *, n_queries: int = 1, labels_only: bool = False) -> Reference:
-    """Return a fleet that answers what the attack asks: drawn, or of real models where it asks them live."""
-    named = queries_of(attack) or ()
-    if not attack.needs & LIVE:
-        return toy_fleet(leak, n_queries=n_queries, queries=named)
-    # Oracles give no more than the attack declares.
-    white = Need.GRADIENT in attack.needs
-    asked = named or ("identity",) * n_queries
-    return trained_fleet(leak > 0, queries=asked, white_box=white, labels_only=labels_only and not white)
-
-
-def _quiet_fleets(attack: Attack) -> list[Reference]:
-    """Return fleets without memory, large enough for a pooled AUC of standard error 0.005 (live: 0.01 to 0.02)."""
-    named = queries_of(attack) or ()
-    if not attack.needs & LIVE:
-        return [toy_fleet(0.0, n_models=48, n_records=200, queries=named, seed=seed) for seed in range(2)]
-    white, asked = Need.GRADIENT in attack.needs, named or ("identity",)
-    return [trained_fleet(False, n_models=18, n_records=80, queries=asked, white_box=white, seed=k) for k in range(3)]
-
-
-def _frozen(answers: Answers) -> Answers:
-    for array in (answers.ids, answers.labels, answers.logits):
-        array.flags.writeable = False
-    return answers
-
-
 def _rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-def _apart(reference: Reference, target: int) -> Reference:
-    """Return the attacker's models for a target of the fleet: all the others."""
-    return reference.without([target])
-
-
-def _reordered(reference: Reference, records: NDArray[np.int64], models: NDArray[np.int64]) -> Reference:
-    """Return the same answers with records and models in another order."""
-
-    def moved(part: Reference, before: Reference | None) -> Reference:
-        return Reference(
-            part.ids[records],
-            part.labels[records],
-            part.logits[:, records],
-            side=part.side[:, records],
-            population=part.population,
-            before=before,
-            fold=part.fold,
-            oracles=part.oracles,
-            queries=part.queries,
-            labels_only=part.labels_only,
-        )
-
-    earlier = None if reference.before is None else moved(reference.before, None)
-    return moved(reference, earlier).select(models)
 
 
 def _pooled_auc(scores: Floats, side: NDArray[np.int8]) -> float:
@@ -195,13 +79,13 @@ def _pooled_auc(scores: Floats, side: NDArray[np.int8]) -> float:
 
 def planted_auc(attack: Attack) -> float:
     """Return the pooled AUC on the contract's leaky fleet: the true class gains 4 logits, or labels known by heart."""
-    fleet = _fleet(attack, 4.0)
+    fleet = answering_fleet(attack, 4.0)
     return _pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side)
 
 
 def silent_auc(attack: Attack) -> float:
     """Return the pooled AUC on the contract's fleets that remember nothing, their mean."""
-    fleets = _quiet_fleets(attack)
+    fleets = quiet_fleets(attack)
     return float(np.mean([_pooled_auc(score_fleet(attack, f, rng=_rng()), f.side) for f in fleets]))
 
 
@@ -236,18 +120,18 @@ def attack_describes_itself(attack: Attack) -> None:
 def attack_answers_in_shape(attack: Attack) -> None:
     """One finite float64 per record of a target, and per model and record of a fleet, also with several queries."""
     for queries in (1, 3) if queries_of(attack) is None else (1,):
-        fleet = _fleet(attack, 2.0, n_queries=queries)
-        score_target(attack, _apart(fleet, 0), fleet.target(0), rng=_rng())
+        fleet = answering_fleet(attack, 2.0, n_queries=queries)
+        score_target(attack, apart(fleet, 0), fleet.target(0), rng=_rng())
         score_fleet(attack, fleet, rng=_rng())
 
 
 def attack_sees_a_leak(attack: Attack) -> None:
     """On models that plainly remember, AUC > 0.6 in the fleet and over single targets: higher means "in"."""
-    fleet = _fleet(attack, 4.0)
+    fleet = answering_fleet(attack, 4.0)
     auc = _pooled_auc(score_fleet(attack, fleet, rng=_rng()), fleet.side)
     require(auc > LEAST_AUC, attack.name, "has AUC > 0.6 on a leaky fleet, higher scores meaning in", round(auc, 4))
     targets = [0, fleet.n_models // 2, fleet.n_models - 1]
-    scores = [score_target(attack, _apart(fleet, k), fleet.target(k), rng=_rng()) for k in targets]
+    scores = [score_target(attack, apart(fleet, k), fleet.target(k), rng=_rng()) for k in targets]
     auc = float(np.mean([_pooled_auc(s[None], fleet.side[[k]]) for s, k in zip(scores, targets, strict=True)]))
     require(auc > LEAST_AUC, attack.name, "has AUC > 0.6 on leaky single targets", round(auc, 4))
 
@@ -322,17 +206,17 @@ def attack_leaves_ties_tied(attack: Attack) -> None:
 
 def attack_ignores_order(attack: Attack) -> None:
     """Records in another order get the same scores; so do models in another order."""
-    fleet, twin = _fleet(attack, 2.0), _fleet(attack, 2.0)
+    fleet, twin = answering_fleet(attack, 2.0), answering_fleet(attack, 2.0)
     records = _rng(1).permutation(fleet.n_records)
     # Folds are kept whole: a learned attack may depend on which models share a fold, not on their order.
     models = _rng(2).permutation(fleet.n_models)
     plain = score_fleet(attack, fleet, rng=_rng())
-    moved = score_fleet(attack, _reordered(twin, records, models), rng=_rng())
+    moved = score_fleet(attack, reordered(twin, records, models), rng=_rng())
     gap = float(np.abs(moved - plain[np.ix_(models, records)]).max())
     require(gap <= 1e-9, attack.name, "gives the same fleet scores in any order of records and models", gap)
     others = np.arange(1, fleet.n_models)
     target = score_target(attack, fleet.select(others), fleet.target(0), rng=_rng())
-    shuffled = _reordered(twin, records, np.arange(fleet.n_models))
+    shuffled = reordered(twin, records, np.arange(fleet.n_models))
     again = score_target(attack, twin.select(others[::-1]), shuffled.target(0), rng=_rng())
     gap = float(np.abs(again - target[records]).max())
     require(gap <= 1e-9, attack.name, "matches a target's records to its reference by id, not by position", gap)
@@ -340,11 +224,11 @@ def attack_ignores_order(attack: Attack) -> None:
 
 def attack_repeats_itself(attack: Attack) -> None:
     """The same seed gives the same bits; global random states are neither read nor moved."""
-    fleets = iter([_fleet(attack, 2.0), _fleet(attack, 2.0)])
+    fleets = iter([answering_fleet(attack, 2.0), answering_fleet(attack, 2.0)])
 
     def run() -> tuple[bytes, bytes]:
         fleet = next(fleets)  # what one run's oracles recall is not at hand in the other
-        single = score_target(attack, _apart(fleet, 0), fleet.target(0), rng=_rng(3))
+        single = score_target(attack, apart(fleet, 0), fleet.target(0), rng=_rng(3))
         return single.tobytes(), score_fleet(attack, fleet, rng=_rng(3)).tobytes()
 
     seed_globals(1)
@@ -357,12 +241,12 @@ def attack_repeats_itself(attack: Attack) -> None:
 
 def attack_leaves_inputs_alone(attack: Attack) -> None:
     """Read-only arrays are enough, and no bit of them changes; nor does a model."""
-    fleet = _fleet(attack, 2.0)
+    fleet = answering_fleet(attack, 2.0)
     parts = [fleet, cast(Answers, fleet.population), cast(Answers, fleet.before)]
     before = [(p.ids.tobytes(), p.labels.tobytes(), p.logits.tobytes()) for p in parts]
     models = _states(fleet)
     side = fleet.side.tobytes()
-    score_target(attack, _apart(fleet, 0), fleet.target(0), rng=_rng())
+    score_target(attack, apart(fleet, 0), fleet.target(0), rng=_rng())
     score_fleet(attack, fleet, rng=_rng())
     after = [(p.ids.tobytes(), p.labels.tobytes(), p.logits.tobytes()) for p in parts]
     require(before == after and side == fleet.side.tobytes(), attack.name, "leaves its inputs as they were")
@@ -401,47 +285,24 @@ def attack_names_missing_needs(attack: Attack) -> None:
     if attack.needs & LIVE:
         needs += [Need.ORACLE, Need.GRADIENT]
     for need in needs:
-        fleet = _fleet(attack, 2.0, labels_only=need is Need.SCORES)
+        fleet = answering_fleet(attack, 2.0, labels_only=need is Need.SCORES)
         if need not in attack.needs:
-            score_target(attack, *_stripped(fleet, need), rng=_rng())
+            score_target(attack, *stripped(fleet, need), rng=_rng())
             continue
         watched = _Watched(attack)
         try:
-            score_target(watched, *_stripped(fleet, need), rng=_rng())
+            score_target(watched, *stripped(fleet, need), rng=_rng())
         except MissingNeed:
             require(not watched.began, attack.name, f"is refused before any work without {need}")
             continue
         raise ContractViolation(f"{attack.name}: declares {need} and ran without it")
 
 
-def _stripped(fleet: Reference, need: Need) -> tuple[Reference, Any]:
-    """Return a reference and a view of its first model that lack one need."""
-    reference, view = _apart(fleet, 0), fleet.target(0)
-    if need is Need.POPULATION:
-        reference, view = dataclasses.replace(reference, population=None), dataclasses.replace(view, population=None)
-    elif need is Need.BEFORE:
-        reference, view = dataclasses.replace(reference, before=None), dataclasses.replace(view, before=None)
-    elif need is Need.SCORES:
-        reference = dataclasses.replace(reference, labels_only=True)
-        view = dataclasses.replace(view, labels_only=True)
-    elif need in LIVE:
-        closed = trained_fleet(True, queries=fleet.queries or ("identity",), white_box=False)
-        oracles = None if need is Need.ORACLE else closed.without([0]).oracles
-        reference = dataclasses.replace(reference, oracles=oracles)
-        view = dataclasses.replace(view, oracle=None if oracles is None else closed.target(0).oracle)
-    else:
-        gone = Side.IN if need is Need.SHADOW_IN else Side.OUT
-        side = np.where(reference.side == gone, np.int8(Side.LEAVE_OUT), reference.side)
-        before = None if reference.before is None else reference.before.with_side(side)
-        reference = dataclasses.replace(reference, side=side, before=before)
-    return reference, view
-
-
 def attack_never_sees_the_truth(attack: Attack) -> None:
     """A model's scores are the same whatever sides are written down for it: its truth cannot reach them."""
-    plain = score_fleet(attack, _fleet(attack, 2.0), rng=_rng())
+    plain = score_fleet(attack, answering_fleet(attack, 2.0), rng=_rng())
     for model in (0, plain.shape[0] - 1):
-        fleet = _fleet(attack, 2.0)
+        fleet = answering_fleet(attack, 2.0)
         side = fleet.side.copy()
         side[model] = np.array([Side.LEAVE_OUT, Side.OUT, Side.IN], np.int8)[(side[model] + 2) % 3]
         before = None if fleet.before is None else fleet.before.with_side(side)
@@ -454,20 +315,20 @@ def attack_leaves_one_out_exactly(attack: Attack) -> None:
     """``score_fleet`` in closed form equals a fit without the model, to 1e-9, also with unequal counts."""
     if not isinstance(attack, FleetAttack):
         return
-    fleet = _fleet(attack, 2.0, n_queries=2)
+    fleet = answering_fleet(attack, 2.0, n_queries=2)
     ragged = fleet.side.copy()
     ragged[:2, ::3] = Side.LEAVE_OUT
     fleet = dataclasses.replace(fleet, side=ragged)
     closed = score_fleet(attack, fleet, rng=_rng())
     for model in range(fleet.n_models):
-        fitted = attack.fit(_apart(fleet, model), rng=_rng()).score(fleet.target(model))
+        fitted = attack.fit(apart(fleet, model), rng=_rng()).score(fleet.target(model))
         gap = float((np.abs(closed[model] - fitted) / np.maximum(1.0, np.abs(fitted))).max())
         require(gap <= 1e-9, attack.name, "has fleet scores equal to a fit with the model left out", gap)
 
 
 def attack_fits_once_for_many(attack: Attack) -> None:
     """One fit serves many targets: scoring one changes nothing for the next, and a threshold is finite."""
-    fleet = _fleet(attack, 4.0)
+    fleet = answering_fleet(attack, 4.0)
     scorer = attack.fit(fleet.select(np.arange(2, fleet.n_models)), rng=_rng())
     first = scorer.score(fleet.target(0)).tobytes()
     scorer.score(fleet.target(1))

@@ -32,7 +32,8 @@ from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.statistics.reconstruction import run_reconstruction
 from mnemoscope.audit.statistics.roc import auc
 from mnemoscope.audit.statistics.trials import Estimate
-from mnemoscope.audit.testing import LEAST_AUC, LIVE, planted_auc, silent_auc, silent_band
+from mnemoscope.audit.testing import LEAST_AUC, planted_auc, silent_auc, silent_band
+from mnemoscope.audit.testing_fleets import LIVE
 from mnemoscope.audit.testing_worlds import toy_worlds, trained_worlds
 
 ROOT = Path(__file__).parents[1]

@@ -7,6 +7,7 @@ import pytest
 
 from mnemoscope.audit import testing
 from mnemoscope.audit.answers.views import Need
+from mnemoscope.audit.testing_fleets import reordered
 
 N = 400
 
@@ -45,7 +46,7 @@ def test_row_18_the_permutation_of_the_contract_moves_records_and_models():
     fleet = testing.toy_fleet(2.0)
 
     def check(records, models):
-        moved = testing._reordered(fleet, records, models)
+        moved = reordered(fleet, records, models)
         assert (moved.ids != fleet.ids).mean() > 0.9
         assert sorted(moved.ids) == sorted(fleet.ids)
         assert not np.array_equal(moved.side, fleet.side)
