@@ -96,3 +96,42 @@ def test_one_record_alone_scores_as_it_does_among_others(name):
     whole = scorer.score(target)
     part = type(target)(target.ids[:1], target.labels[:1], target.logits[:1], population=target.population)
     np.testing.assert_allclose(scorer.score(part), whole[:1], rtol=1e-9)
+
+
+def _expected_null_auc(k, rng, n=200_000):
+    """AUC of the ratio of two Gaussians with their own variances, one fitted to k - 1 draws and one to k."""
+
+    def log_density(x, models):
+        drawn = rng.normal(size=(x.size, models))
+        spread = drawn.var(axis=1, ddof=1)
+        return -0.5 * (np.log(spread) + (x - drawn.mean(axis=1)) ** 2 / spread)
+
+    def own_minus_other():
+        x = rng.normal(size=n)
+        return log_density(x, k - 1) - log_density(x, k)
+
+    return _auc(own_minus_other(), -own_minus_other())
+
+
+def _auc(inside, outside):
+    outside = np.sort(outside)
+    return (np.searchsorted(outside, inside, "left") + np.searchsorted(outside, inside, "right")).mean() / (
+        2 * outside.size
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "k", "expected"),
+    [("lira_per_record", 4, 0.444), ("lira_per_record", 8, 0.488), ("lira", 4, 0.5), ("attack_r", 4, 0.5)],
+)
+def test_leaving_the_target_out_costs_what_its_docstring_says_where_nothing_leaks(name, k, expected):
+    if name == "lira_per_record":
+        assert _expected_null_auc(k, np.random.default_rng(0)) == pytest.approx(expected, abs=0.003)
+    attack, aucs = ATTACKS[name](), []
+    for seed in range(12):
+        fleet = toy_fleet(0.0, n_models=3 * k, n_records=400, seed=500 + seed)
+        scores = score_fleet(attack, fleet, rng=np.random.default_rng(seed))
+        aucs.append(_auc(scores[fleet.side == 1], scores[fleet.side == 0]))
+    error = np.std(aucs, ddof=1) / np.sqrt(len(aucs))
+    assert error < 0.005
+    assert abs(np.mean(aucs) - expected) < 4 * error
