@@ -36,7 +36,12 @@ METHODS: dict[str, Callable[..., "UnlearningMethod"]] = {
     "neggrad_plus": partial(_make, "neggrad_plus", "NegGradPlus"),
     "random_labels": partial(_make, "random_labels", "RandomLabels"),
     "salun": partial(_make, "salun", "SalUn"),
+    "scrub": partial(_make, "scrub", "Scrub"),
+    "scrub_r": partial(_make, "scrub", "ScrubRewind"),
+    "bad_teacher": partial(_make, "bad_teacher", "BadTeacher"),
     "amun": partial(_make, "amun", "Amun"),
+    "boundary_shrink": partial(_make, "boundary", "BoundaryShrink"),
+    "boundary_expand": partial(_make, "boundary", "BoundaryExpand"),
 }
 """Every method by name; an entry takes the method's settings, e.g. ``METHODS["finetune"](epochs=5)``."""
 

@@ -25,6 +25,7 @@ model retrained without a class is wrong about it, and AMUN's premise falls, so 
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,7 @@ from mnemoscope.unlearning.adversarial_examples import (
     nearest_adversarial,
 )
 from mnemoscope.unlearning.base import Deletion, Method, still_norm
+from mnemoscope.unlearning.saliency import only, saliency_mask
 
 __all__ = ["Amun"]
 
@@ -64,6 +66,8 @@ class Amun(Method):
         search: "restart" (the paper's algorithm) or "continue" (the authors' code, nearer examples).
         radius: first radius of the search, in pixels of [0, 1] for images; None sets it on a probe.
         steps: of a run of the search.
+        keep: share of the weights, those most salient for the forget records, that may change (AMUN + SalUn; the
+            paper tries 0.1 to 0.9); None trains them all.
     """
 
     epochs: int = 10
@@ -75,6 +79,7 @@ class Amun(Method):
     search: Literal["restart", "continue"] = "restart"
     radius: float | None = None
     steps: int = 50
+    keep: float | None = None
     name = "amun"
     needs = Need.FORGET_DATA
     optional = Need.RETAIN_DATA
@@ -87,6 +92,8 @@ class Amun(Method):
             )
         if not 0 < self.decay <= 1 or (self.lr is not None and not 0 < self.lr < math.inf):
             raise InvalidInput(f"amun: decay={self.decay!r} must be in (0, 1], lr={self.lr!r} positive or None")
+        if self.keep is not None and not 0 < self.keep <= 1:
+            raise InvalidInput(f"amun: keep={self.keep!r} must be a share in (0, 1], or None (all weights)")
         check_search(self.name, self.radius, self.search, self.steps)
 
     def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
@@ -100,11 +107,12 @@ class Amun(Method):
         draw = deletion.generator()
         lr = deletion.recipe.lr / 10 if self.lr is None else self.lr
         optimizer = deletion.optimizer(work, lr)
-        if self.retained and request.retain.size:
+        with ExitStack() as during:
+            if self.keep is not None:
+                during.enter_context(only(saliency_mask(work, deletion, self.keep), work, optimizer))
+            if not (self.retained and request.retain.size):
+                during.enter_context(still_norm(work))
             self._train(work, deletion, near, stream, draw, optimizer, lr)
-        else:
-            with still_norm(work):
-                self._train(work, deletion, near, stream, draw, optimizer, lr)
         return work
 
     def _examples(self, deletion: Deletion) -> Neighbours:

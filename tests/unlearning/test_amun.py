@@ -112,6 +112,15 @@ def test_without_retained_records_running_statistics_stay_and_a_single_record_ca
     assert any(not torch.equal(value, s.model.get_buffer(place)) for place, value in whole.named_buffers())
 
 
+def test_with_a_saliency_mask_the_other_weights_stay_where_they_are():
+    s = mlp_subject()
+    recipe = dataclasses.replace(s.recipe, momentum=0.9, weight_decay=1e-2)
+    model = unlearn(METHODS["amun"](epochs=2, keep=0.3, **FAST), deletion(range(40)), recipe=recipe)
+    moved = [a != b for a, b in zip(model.parameters(), s.model.parameters(), strict=True)]
+    share = sum(int(part.sum()) for part in moved) / sum(part.numel() for part in moved)
+    assert 0.2 < share <= 0.3
+
+
 def test_examples_are_not_augmented(monkeypatch):
     s = network_subject("plain")
     recipe = dataclasses.replace(s.recipe, augmentation="flip-crop")
@@ -160,6 +169,7 @@ def test_a_model_without_adversarial_examples_is_refused():
         {"search": "wide"},
         {"radius": -1.0},
         {"steps": 0},
+        {"keep": 0.0},
     ],
 )
 def test_impossible_settings_are_refused(settings):

@@ -13,6 +13,8 @@ EXEMPT = {
 """Checks that do not apply, with the reason."""
 
 SETTINGS: dict[str, dict[str, object]] = {
+    "boundary_expand": {"epochs": 3, "lr": 1e-3},
+    "boundary_shrink": {"epochs": 3, "lr": 1e-3},
     "influence": {"records": 20},
     "influence_exact": {"damping": 10.0, "tolerance": 0.1},
     "influence_second_order": {"iterations": 3},
