@@ -15,7 +15,7 @@ from mnemoscope.progress import Progress
 
 if TYPE_CHECKING:
     from mnemoscope.audit.work.exchange import ExportReport
-    from mnemoscope.audit.work.workspace import FleetName, Replica
+    from mnemoscope.audit.work.orders import FleetName, Replica
 
 __all__ = ["check_plan", "export_orders"]
 

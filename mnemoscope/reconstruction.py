@@ -13,7 +13,8 @@ from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.result import Coverage, Reconstructed
 
 if TYPE_CHECKING:
-    from mnemoscope.audit.work.workspace import ModelRef, Replica, Workspace
+    from mnemoscope.audit.work.orders import Replica
+    from mnemoscope.audit.work.workspace import ModelRef, Workspace
 
 __all__ = ["coverage", "reconstruct"]
 

@@ -28,7 +28,8 @@ from mnemoscope.audit.work.store import Store, load_array
 from mnemoscope.audit.work.tasks import ADOPTED, ANSWERS_VERSION, LOGITS, TRAIN_VERSION, WEIGHTS
 
 if TYPE_CHECKING:
-    from mnemoscope.audit.work.workspace import FleetName, ModelOrder, Replica, Workspace
+    from mnemoscope.audit.work.orders import FleetName, ModelOrder, Replica
+    from mnemoscope.audit.work.workspace import Workspace
 
 __all__ = ["AdoptReport", "ExportReport", "adopt", "export_plan"]
 

@@ -6,11 +6,10 @@ Every model commits on its own, as soon as it exists. To resume is to ask the sa
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,12 +22,13 @@ from mnemoscope.audit.models.data import DeviceData
 from mnemoscope.audit.models.oracle import ModelOracle
 from mnemoscope.audit.models.recipes import Recipe, Runtime
 from mnemoscope.audit.models.stacking import choose_stack
-from mnemoscope.audit.models.steps import Listener, listening
 from mnemoscope.audit.records.design import Design, Role
 from mnemoscope.audit.rng import child_seed
 from mnemoscope.audit.verdict.result import Cost
 from mnemoscope.audit.work.engines import Engine, SerialEngine, Task
-from mnemoscope.audit.work.keys import Json, canonical_json, content_key, ids_digest, plain_json
+from mnemoscope.audit.work.keys import Json, content_key, ids_digest, plain_json
+from mnemoscope.audit.work.orders import TRAINED_ON, FleetName, ModelOrder, Replica, fleet_orders
+from mnemoscope.audit.work.running import Progress, Running, no_progress
 from mnemoscope.audit.work.store import Entry, Store
 from mnemoscope.audit.work.tasks import (
     ANSWERS_VERSION,
@@ -36,7 +36,6 @@ from mnemoscope.audit.work.tasks import (
     LOGITS,
     SEEN,
     STACK_VERSION,
-    TRAIN_VERSION,
     UNLEARN_VERSION,
     Bench,
     InferAnswers,
@@ -54,32 +53,15 @@ if TYPE_CHECKING:
     from mnemoscope.audit.models.subject import Subject
     from mnemoscope.audit.records.datasets import Dataset
 
-__all__ = ["ModelOrder", "ModelRef", "Progress", "Workspace"]
+__all__ = ["ModelRef", "Progress", "Workspace"]
 
 IN_MEMORY = 1 << 31
 """Bytes of answers held in memory; more of them are a file of the store's disk, mapped."""
-
-LONG = 10.0
-"""Seconds after which progress inside of a task is told."""
 
 LOADED = 2
 """Models that live access keeps in memory: a model before deletion and the same one after."""
 
 NOTHING = np.empty(0, np.int64)
-
-FleetName = Literal["before", "retrained"]
-Replica = Literal["A", "B", "C"]
-TRAINED_ON = {
-    "before": (Role.BACKGROUND, Role.KEPT, Role.FORGOTTEN),
-    "retrained": (Role.BACKGROUND, Role.KEPT),
-}
-
-Progress = Callable[[str, int, int], None]
-"""Told (step, tasks done, tasks in total) as work goes on."""
-
-
-def no_progress(step: str, done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -101,31 +83,6 @@ class ModelRef:
     weights: str | None
     seconds: float
     provenance: str
-
-
-@dataclass(frozen=True, eq=False)
-class ModelOrder:
-    """One model that must exist: what it is trained on, and the key it will have.
-
-    Attributes:
-        fleet: "before", "retrained A", ...
-        index: the model's number in the design.
-        ids: (k,) int64 training ids, ascending.
-        forget: (f,) int64 ids that will be, or were, forgotten.
-        seed: of the training.
-        key: its key.
-        inputs: what the key is made of.
-        group: which stack it is trained in, and the place there.
-    """
-
-    fleet: str
-    index: int
-    ids: NDArray[np.int64]
-    forget: NDArray[np.int64]
-    seed: int
-    key: str
-    inputs: dict[str, Json]
-    group: int
 
 
 class Workspace:
@@ -161,11 +118,9 @@ class Workspace:
     ) -> None:
         self.store, self.dataset, self.design, self.recipe = store, dataset, design, recipe
         self.runtime, self.seed = runtime, seed
-        self._progress = progress or no_progress
-        self._engine = engine or SerialEngine()
         self.trainer = trainer
         self._bench = Bench(store, dataset, recipe, runtime, subject, trainer)
-        self._costs: dict[str, Cost] = {}
+        self._running = Running(engine or SerialEngine(), self._bench, progress or no_progress)
         self._fleets: dict[str, tuple[ModelRef, ...]] = {}
 
     # -- what is to be there ------------------------------------------------------------------------------------------
@@ -187,11 +142,11 @@ class Workspace:
         key = content_key("stack", STACK_VERSION, parts)
         entry = self.store.get(key)
         if entry is None:
-            self._progress("choose the stack size", 0, 1)
+            self._running.tell("choose the stack size", 0, 1)
             chosen = choose_stack(self.recipe, self._bench.data, sizes, runtime=self.runtime)
             # When another process measured at the same time, the first commit stands for both.
             entry = self.store.put(key, {}, inputs=parts, meta={"kind": "stack", "stack": chosen})
-            self._progress("choose the stack size", 1, 1)
+            self._running.tell("choose the stack size", 1, 1)
         return int(str(entry.meta["stack"]))
 
     def orders(self, fleet: FleetName, *, replica: Replica = "A") -> tuple[ModelOrder, ...]:
@@ -203,37 +158,9 @@ class Workspace:
         """
         if fleet not in TRAINED_ON:
             raise InvalidInput(f"fleet={fleet!r} is unknown; trained fleets are 'before' and 'retrained'")
-        name = fleet if (fleet, replica) == ("before", "A") else f"{fleet} {replica}"
-        count = self.design.n_models
-        ids = [self.design.records(k, *TRAINED_ON[fleet]) for k in range(count)]
-        forget = [self.design.records(k, Role.FORGOTTEN) for k in range(count)]
-        seeds = [child_seed(self.seed, "train", fleet, replica, k) for k in range(count)]
-        parts: list[dict[str, Json]] = [
-            {
-                **self._common,
-                "recipe": plain_json(self.recipe.key_parts()),
-                "ids": ids_digest(ids[k]),
-                "seed": seeds[k],
-            }
-            for k in range(count)
-        ]
-        orders: dict[int, ModelOrder] = {}
-        for number, members in enumerate(self._groups([int(i.size) for i in ids])):
-            # Bits depend on who shares a stack: its composition is part of every member's key.
-            together = hashlib.sha256(canonical_json([[parts[k]["ids"], seeds[k]] for k in members])).hexdigest()
-            for place, k in enumerate(members):
-                stack: Json = None if len(members) == 1 else {"size": len(members), "members": together, "place": place}
-                inputs = {**parts[k], "stack": stack}
-                key = content_key("train", TRAIN_VERSION, inputs)
-                orders[k] = ModelOrder(name, k, ids[k], forget[k], seeds[k], key, inputs, number)
-        return tuple(orders[k] for k in range(count))
-
-    def _groups(self, sizes: list[int]) -> list[list[int]]:
-        by_size: dict[int, list[int]] = {}
-        for index, size in enumerate(sizes):
-            by_size.setdefault(size, []).append(index)
-        step = self.stack
-        return [group[at : at + step] for group in by_size.values() for at in range(0, len(group), step)]
+        return fleet_orders(
+            self.design, fleet, replica, recipe=self.recipe, seed=self.seed, common=self._common, stack=self.stack
+        )
 
     # -- models -------------------------------------------------------------------------------------------------------
 
@@ -265,7 +192,7 @@ class Workspace:
                 tuple({"fleet": order.fleet, "model": order.index} for order in group),
             )
             tasks.append((task, sum(order.key in missing for order in group)))
-        self._run(f"train {label}", tasks, len(orders))
+        self._running.run(f"train {label}", tasks, len(orders))
         self._fleets[label] = tuple(self._ref(order.fleet, order.index, order.key) for order in orders)
         return self._fleets[label]
 
@@ -321,7 +248,7 @@ class Workspace:
                 label: dict[str, Json] = {"fleet": name, "model": parent.index}
                 task = UnlearnModel(key, parent.key, method, forget, retain, validation, seed, history, inputs, label)
                 tasks.append((task, 1))
-        self._run(f"unlearn {name}", tasks, len(keys))
+        self._running.run(f"unlearn {name}", tasks, len(keys))
         self._fleets[name] = tuple(
             self._ref(name, parent.index, key) for parent, key in zip(parents, keys, strict=True)
         )
@@ -416,7 +343,7 @@ class Workspace:
         ids = np.asarray(ids, np.int64)
         found = [self._answers_of(model, ids, tuple(queries)) for model in models]
         tasks: list[tuple[Task, int]] = [(task, len(task.keys)) for _, task in found if task is not None]
-        self._run(f"ask {models[0].fleet}", tasks, len(models) * len(queries))
+        self._running.run(f"ask {models[0].fleet}", tasks, len(models) * len(queries))
         return self._gathered([keys for keys, _ in found], len(queries))
 
     def _answers_of(
@@ -469,58 +396,6 @@ class Workspace:
         logits.flags.writeable = False
         return logits
 
-    # -- doing it -----------------------------------------------------------------------------------------------------
-
-    def _run(self, step: str, tasks: list[tuple[Task, int]], total: int) -> None:
-        """Run tasks that each make some of ``total`` pieces; each commits on its own, so an interruption is safe."""
-        todo = sum(count for _, count in tasks)
-        done, begun = total - todo, time.perf_counter()
-        self._progress(step, done, total)
-        pending: dict[Future[tuple[str, ...]], int] = {}
-        try:
-            for task, count in tasks:
-                with listening(self._inner(step)):
-                    pending[self._engine.submit(task, self._bench)] = count
-                done += self._settle(step, pending, done, total, block=False)
-            while pending:
-                done += self._settle(step, pending, done, total, block=True)
-        except BaseException:
-            self._engine.close()
-            raise
-        finally:
-            earlier = self._costs.get(step, Cost(step, 0.0))
-            finished = max(0, done - (total - todo))
-            self._costs[step] = replace(
-                earlier,
-                seconds=round(earlier.seconds + time.perf_counter() - begun, 3),
-                computed=earlier.computed + finished,
-                reused=earlier.reused + total - todo,
-            )
-
-    def _inner(self, step: str) -> Listener:
-        """Tell of steps inside of a task once it has taken long enough for somebody to wonder."""
-        begun = time.perf_counter()
-
-        def listener(what: str, done: int, total: int) -> None:
-            if time.perf_counter() - begun > LONG:
-                self._progress(f"{step}, {what}", done, total)
-
-        return listener
-
-    def _settle(
-        self, step: str, pending: dict[Future[tuple[str, ...]], int], done: int, total: int, *, block: bool
-    ) -> int:
-        finished = 0
-        if block:
-            ready, _ = wait(pending, return_when=FIRST_COMPLETED)
-        else:
-            ready = {future for future in pending if future.done()}
-        for future in ready:
-            future.result()
-            finished += pending.pop(future)
-            self._progress(step, done + finished, total)
-        return finished
-
     @property
     def device_data(self) -> DeviceData:
         """The records on the device."""
@@ -528,14 +403,14 @@ class Workspace:
 
     def close(self) -> None:
         """Let go of the engine's workers."""
-        self._engine.close()
+        self._running.close()
 
     # -- what it was ------------------------------------------------------------------------------------------------
 
     @property
     def costs(self) -> tuple[Cost, ...]:
         """Seconds of each step, with how many pieces were computed now and how many were in the store."""
-        return tuple(self._costs.values())
+        return self._running.costs
 
     def cost_fraction(self, name: str) -> float | None:
         """Seconds a model of a subject's deletion as a fraction of retraining one (fleet "retrained A"), as recorded.

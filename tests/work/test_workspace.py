@@ -22,6 +22,7 @@ from mnemoscope.audit.models.training import Trained, train_model
 from mnemoscope.audit.records.datasets import load_dataset
 from mnemoscope.audit.records.design import Design, Role
 from mnemoscope.audit.work import files, tasks
+from mnemoscope.audit.work import orders as orders_module
 from mnemoscope.audit.work import workspace as workspace_module
 from mnemoscope.audit.work.engines import ProcessEngine
 from mnemoscope.audit.work.keys import content_key
@@ -101,7 +102,7 @@ def test_versions_of_code_and_libraries_are_part_of_the_key(
     for target, name, value in (
         (torch, "__version__", "2.0.0"),
         (np, "__version__", "2.0.0"),
-        (workspace_module, "TRAIN_VERSION", 99),
+        (orders_module, "TRAIN_VERSION", 99),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(target, name, value)
