@@ -24,6 +24,7 @@ from mnemoscope.compared_records import Records, accuracy_check, data_summary, r
 from mnemoscope.guard import check_seed
 from mnemoscope.progress import Progress, Quiet
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
+from mnemoscope.published_numbers import published_numbers
 
 if TYPE_CHECKING:
     from mnemoscope.audit.answers.protocols import Attack
@@ -203,7 +204,13 @@ def run_compare(question: Comparison, *, progress: Progress | None = None) -> Au
         data=data_summary(dataset, records, (*checks, *own, accuracy)),
         plan=found.plan,
         limits=found.limits,
-        subjects=(replace(found.subject, models=_with_file_digests(found.subject.models, question)),),
+        subjects=(
+            replace(
+                found.subject,
+                models=_with_file_digests(found.subject.models, question),
+                measured=published_numbers(inputs, level=policy.interval_level, seed=question.seed),
+            ),
+        ),
         environment=environment(str(data.device)),
         costs=tuple(clock.costs),
         not_run=found.not_run,

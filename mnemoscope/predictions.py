@@ -47,6 +47,7 @@ from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy, load_policy
 from mnemoscope.audit.verdict.result import AuditResult, Cost, DataSummary
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
+from mnemoscope.published_numbers import published_numbers
 
 __all__ = ["KNOWN_ARRAYS", "read_scores", "run_scores"]
 
@@ -109,6 +110,10 @@ def run_scores(
             if mode == "one-model"
             else audit_membership(inputs, plan, name=path.stem, force=force)
         )
+    subject = found.subject
+    if mode == "one-model":
+        with clock.step("numbers of published tables"):
+            subject = replace(subject, measured=published_numbers(inputs, level=rules.interval_level, seed=seed))
     sets, digest = record_sets(inputs, membership=mode == "membership")
     data = DataSummary(
         path.name, digest, int(inputs.ids.size), int(inputs.after.shape[-1]), tuple(inputs.after.shape[1:]), sets,
@@ -121,7 +126,7 @@ def run_scores(
         data=data,
         plan=found.plan,
         limits=found.limits,
-        subjects=(found.subject,),
+        subjects=(subject,),
         environment=environment("cpu"),
         costs=tuple(clock.costs),
         not_run=found.not_run,
