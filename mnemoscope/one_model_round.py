@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.audit.answers.views import Need
+from mnemoscope.audit.answers.views import Answers, Need
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.design import Role, random_design
-from mnemoscope.audit.records.request import Request, select_records
+from mnemoscope.audit.records.request import Request, select_records, selection_beside
 from mnemoscope.audit.rng import child_seed, generator
+from mnemoscope.audit.statistics.unlearning import ModelAnswers, unlearning_metrics
 from mnemoscope.audit.verdict.onemodel import TESTED, audit_one_model, plan_one_model
 from mnemoscope.audit.verdict.onemodel_describe import utilities
 from mnemoscope.audit.verdict.onemodel_input import OneModelInput, runnable
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy, load_policy
-from mnemoscope.audit.verdict.result import AuditResult, Cost, DataSummary, RecordSet, Utility
+from mnemoscope.audit.verdict.result import AuditResult, Cost, DataSummary, Measured, RecordSet, Utility
 from mnemoscope.audit.work.keys import Json, content_key, ids_digest, plain_json
 from mnemoscope.audit.work.plan import Plan, load_attack, load_method
 from mnemoscope.preparation import DEFAULT_SUBJECTS
 from mnemoscope.progress import Progress, Quiet
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
+from mnemoscope.unlearning_table import LiteratureSets, literature_rows, model_answers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,8 +98,7 @@ def round_records(plan: Plan, dataset: "Dataset", forget: str) -> RoundRecords:
     trained = pools.audited
     elsewhere = np.setdiff1d(dataset.ids, trained)
     kind = "class" if forget.startswith("class:") else "records"
-    beside = Path(plan.folder) / forget
-    spec = str(beside) if beside.exists() else forget
+    spec = selection_beside(plan.folder, forget)
     gone = np.intersect1d(select_records(dataset, spec, seed=plan.seed, exclude=elsewhere), trained)
     unused, test = pools.records(0, Role.UNUSED), pools.records(0, Role.TEST)
     if kind == "class" and gone.size:
@@ -173,6 +174,7 @@ def run_one_model_round(
                 found.subject,
                 settings=_flat(subject.settings),
                 utility=(*found.subject.utility, *bench.test_utility(after, start, retrained, policy)),
+                measured=bench.literature(after, start, retrained, policy),
                 cost_fraction_of_retraining=after.seconds / spent if spent > 0 else None,
             )
         )
@@ -352,6 +354,38 @@ class _RoundBench:
 
         single: Any = {"before": right(before), "after": right(after)}
         return tuple(utilities("test", single, np.stack([right(one) for one in retrained]), policy.interval_level))
+
+    def literature(self, after: _Made, before: _Made, retrained: list[_Made], policy: Policy) -> tuple[Measured, ...]:
+        """The metrics of unlearning papers, with what retrained models score beside them."""
+        from mnemoscope.audit.models.training import fresh_model
+
+        r = self.records
+        if not r.test.size:
+            return ()
+        of_class = r.request.kind == "class"
+        sets = LiteratureSets(
+            r.request.forget,
+            r.retain,
+            r.test,
+            lambda ids: self.dataset.labels[self.dataset.positions(ids)],
+            int(self.dataset.labels[self.dataset.positions(r.request.forget[:1])][0]) if of_class else None,
+        )
+
+        def answers(one: _Made) -> ModelAnswers:
+            rng = generator(self.seed, "round", "svm")
+            return model_answers(lambda ids: self._ask(one.module, ids), sets, rng=rng)
+
+        untrained = fresh_model(self.recipe, self.data, seed=child_seed(self.seed, "round", "untrained"))
+        metrics = unlearning_metrics(
+            answers(before),
+            [answers(after)],
+            [answers(one) for one in retrained],
+            forgotten_class=sets.forgotten_class,
+            incompetent=[Answers(sets.forget, sets.labels(sets.forget), self._ask(untrained, sets.forget))],
+            seconds=([after.seconds], [one.seconds for one in retrained]),
+            level=policy.interval_level,
+        )
+        return literature_rows(metrics, int(sets.forget.size))
 
     def summary(self) -> DataSummary:
         """The data set and how many records play which role."""

@@ -1,6 +1,5 @@
-"""What is fixed before any model is trained: data, roles, attacks, power, the plan's digest, the data checks."""
+"""What is fixed before any model is trained: data, roles, attacks, power, the plan's digest."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,16 +23,14 @@ from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.canaries import in_place_of_sources, plant_canaries
 from mnemoscope.audit.records.design import Design, Role, random_design
-from mnemoscope.audit.records.drift import blind_baseline
-from mnemoscope.audit.records.duplicates import find_duplicates
-from mnemoscope.audit.records.request import select_records
-from mnemoscope.audit.rng import child_seed, generator
+from mnemoscope.audit.records.request import select_records, selection_beside
+from mnemoscope.audit.rng import child_seed
 from mnemoscope.audit.statistics.measures import Canaries, Measure
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.policy import Policy, load_policy
 from mnemoscope.audit.verdict.power import Power, choose_alpha, whole_rule_power
 from mnemoscope.audit.verdict.procedure_scores import reads_both
-from mnemoscope.audit.verdict.result import Check, Cost, DataSummary, GateResult, PlanSummary, RecordSet
+from mnemoscope.audit.verdict.result import Cost, PlanSummary
 from mnemoscope.audit.work.keys import content_key
 from mnemoscope.audit.work.plan import Plan, SubjectPlan, nearest
 from mnemoscope.progress import Progress, Quiet
@@ -47,7 +44,7 @@ if TYPE_CHECKING:
     from mnemoscope.audit.records.datasets import Dataset
     from mnemoscope.audit.work.store import Store
 
-__all__ = ["DEFAULT_SUBJECTS", "DP_DELTA", "PreparedAudit", "Stopwatch", "commit_plan", "data_checks", "data_summary"]
+__all__ = ["DEFAULT_SUBJECTS", "DP_DELTA", "PreparedAudit", "Stopwatch", "commit_plan"]
 
 DEFAULT_SUBJECTS = tuple(SubjectPlan(name) for name in ("noop", "finetune", "gradient_ascent", "retrain"))
 """What a plan without subjects compares: the control that must be caught, two baselines, and exact retraining."""
@@ -375,8 +372,7 @@ def plan_design(plan: Plan, dataset: "Dataset") -> Design:
     d = plan.design
     audited: int | NDArray[np.int64] = d.audited
     if d.records is not None:
-        beside = Path(plan.folder) / d.records
-        audited = select_records(dataset, str(beside) if beside.exists() else d.records, seed=plan.seed)
+        audited = select_records(dataset, selection_beside(plan.folder, d.records), seed=plan.seed)
         if audited.size != d.audited:
             raise InvalidInput(
                 f"design.records names {audited.size} records and design.audited says {d.audited}; let them agree"
@@ -396,27 +392,6 @@ def plan_design(plan: Plan, dataset: "Dataset") -> Design:
     )
 
 
-def refuse_changed_data(prepared: PreparedAudit) -> None:
-    """Refuse to go on with a plan whose data changed since it was first carried out with this store.
-
-    Raises:
-        InvalidInput: names the keys that were added, removed, altered or moved.
-    """
-    from mnemoscope.audit.records.index import RecordIndex
-
-    assert prepared.store is not None
-    key = content_key("record index of a plan", 1, {"plan": prepared.plan.digest})
-    entry = prepared.store.get(key)
-    if entry is None:
-        index = {"index": prepared.dataset.index.to_bytes()}
-        prepared.store.put(key, index, inputs={"plan": prepared.plan.digest}, meta={"kind": "record index"})
-    elif changes := prepared.dataset.changed_since(RecordIndex.from_bytes(entry.path("index").read_bytes())):
-        raise InvalidInput(
-            f"data {prepared.dataset.name} changed since this plan was first run: {changes.sentence}. Restore these "
-            "records and run the same command again; where the change is meant, give the plan another name"
-        )
-
-
 def commit_plan(plan: Plan, alpha: float | None, out: Path | None) -> bool:
     """Fix the plan's digest before the first score; False where another plan was committed for the same output."""
     if out is None:
@@ -433,95 +408,3 @@ def commit_plan(plan: Plan, alpha: float | None, out: Path | None) -> bool:
     document = {"digest": plan.digest, "alpha": alpha, "committed_at": timestamp(), "plan": plan.as_dict()}
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return committed
-
-
-def data_checks(prepared: PreparedAudit) -> tuple[tuple[Check, ...], list[GateResult]]:
-    """Duplicates across roles (G4) and the blind baseline (drift), before anything is trained."""
-    design, dataset, policy = prepared.design, prepared.dataset, prepared.policy
-    with prepared.watch.step("check the records"):
-        audited = design.audited
-        elsewhere = np.concatenate([design.records(0, Role.BACKGROUND), design.records(0, Role.POPULATION)])
-        report = find_duplicates(dataset, audited, np.concatenate([audited, elsewhere]), near=policy.duplicate_distance)
-        forgotten = design.records(0, Role.FORGOTTEN)
-        never = design.records(0, Role.NEVER)
-        drift = blind_baseline(
-            dataset.get(forgotten),
-            dataset.get(never),
-            rng=generator(prepared.plan.seed, "blind baseline"),
-            labels_a=dataset.labels[dataset.positions(forgotten)],
-            labels_b=dataset.labels[dataset.positions(never)],
-        )
-    share = report.share
-    gate = GateResult(
-        "G4",
-        "disjointness",
-        f"at most {policy.max_duplicate_share:.0%} of the audited records have an exact or near duplicate elsewhere",
-        "pass" if share <= policy.max_duplicate_share else "fail",
-        report.sentence(dataset),
-        "INCONCLUSIVE",
-    )
-    drifted = drift.p_value < policy.drift_level
-    observed = f"AUC {drift.auc.value:.3f} without the model, p = {drift.p_value:.3f}"
-    drift_gate = GateResult(
-        "drift",
-        "blind baseline",
-        f"a classifier without the model does not tell forgotten from never-seen (p above {policy.drift_level:g})",
-        "fail" if drifted else "pass",
-        observed,
-        "INCONCLUSIVE",
-    )
-    checks = (
-        Check(
-            "duplicates",
-            "duplicates across roles",
-            gate.status,
-            gate.observed,
-            "remove one of each pair" if gate.status == "fail" else "",
-        ),
-        Check(
-            "drift",
-            "forgotten against never-seen, no model",
-            drift_gate.status,
-            observed,
-            "draw forgotten and never-seen records alike" if drifted else "",
-        ),
-    )
-    return checks, [gate, drift_gate]
-
-
-def data_summary(prepared: PreparedAudit, checks: tuple[Check, ...]) -> DataSummary:
-    """The data set and how many records play which role."""
-    design, dataset = prepared.design, prepared.dataset
-
-    def record_set(role: str, ids: NDArray[np.int64], note: str) -> RecordSet:
-        digest = hashlib.sha256(np.sort(ids).astype("<i8").tobytes()).hexdigest()
-        return RecordSet(role, int(ids.size), "sha256:" + digest, note)
-
-    counts = {role: int((design.role[0] == role).sum()) for role in (Role.KEPT, Role.FORGOTTEN, Role.NEVER)}
-    per_record = [int((design.roles_of(design.audited)[:, 0] == r).sum()) for r in counts]
-    note = (
-        f"in each of {design.n_models} models about {counts[Role.KEPT]} kept, {counts[Role.FORGOTTEN]} forgotten, "
-        f"{counts[Role.NEVER]} never seen; each record {'/'.join(map(str, per_record))} times"
-    )
-    if prepared.canary_note:
-        note += f". Not the records as they are: {prepared.canary_note}"
-    sets = [record_set("audited", design.audited, note)]
-    for role, text in (
-        (Role.BACKGROUND, "always trained on, never scored"),
-        (Role.POPULATION, "the attacker's own non-members"),
-        (Role.CALIBRATION, "seen by no model"),
-        (Role.TEST, "accuracy"),
-        (Role.VALIDATION, "methods of deletion may train on them"),
-    ):
-        ids = design.records(0, role)
-        if ids.size:
-            sets.append(record_set(role.name.lower(), ids, text))
-    return DataSummary(
-        name=dataset.name,
-        digest=dataset.digest,
-        n_records=int(dataset.ids.size),
-        n_classes=len(dataset.classes),
-        shape=tuple(int(s) for s in dataset.values.shape[1:]),
-        sets=tuple(sets),
-        checks=checks,
-    )

@@ -420,8 +420,12 @@ def pareto(points: Sequence[ParetoPoint], *, chance: float | None = None, ax: "A
         if p in best:
             ax.annotate(p.label, (p.cost, y), xytext=(5, -9), textcoords="offset points", fontsize=7.5, color=INK,
                         annotation_clip=True)  # fmt: skip
-    ax.xaxis.set_major_formatter(_tick)
-    ax.yaxis.set_major_formatter(_tick)
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(_tick)
+        axis.set_minor_formatter(NullFormatter())
     ax.grid(True, which="major", color=GRID, lw=0.6)
     ax.set_axisbelow(True)
     ax.set_xlabel("Time of a deletion, share of retraining")

@@ -16,7 +16,7 @@ from mnemoscope.audit.records.folders import image_files, read_images
 from mnemoscope.audit.records.index import nearest, some, value_digests
 from mnemoscope.audit.rng import generator
 
-__all__ = ["Request", "refuse_overlaps", "select_records"]
+__all__ = ["Request", "refuse_overlaps", "select_records", "selection_beside"]
 
 Ids = NDArray[np.int64]
 Kind = Literal["records", "class", "features", "labels"]
@@ -116,6 +116,19 @@ def refuse_overlaps(dataset: Dataset, sets: Mapping[str, Ids]) -> None:
     ]
     if lines:
         raise InvalidInput("; ".join(lines) + "; a record plays one part: remove them from one of the two")
+
+
+def selection_beside(folder: str | Path, spec: str) -> str:
+    """Return a selection whose file or folder, where it names one, is looked for from a folder on.
+
+    >>> selection_beside("plans", "random:10%")
+    'random:10%'
+    """
+    path = Path(folder) / spec
+    try:
+        return str(path) if path.exists() else spec
+    except OSError:  # a long list of ids is no path
+        return spec
 
 
 def select_records(dataset: Dataset, spec: str, *, seed: int, exclude: Ids | None = None) -> Ids:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mnemoscope.audit.statistics.trials import Estimate, Interval
-from mnemoscope.audit.verdict.result import AuditResult, Endpoint, Finding, Subject, Tail
+from mnemoscope.audit.verdict.result import AuditResult, Endpoint, Finding, Measured, Subject, Tail
 
 __all__ = ["LeagueEntry", "LeagueRow", "LeagueTable", "league_table", "simultaneous_level"]
 
@@ -19,6 +19,9 @@ UTILITY = ("forget", "retain", "test")
 """Records on which accuracy is compared with retrained models: FA (100 % minus UA), RA and TA of the literature."""
 
 UNFIT = "not fit for use"
+
+DECIMALS = 12
+"""Of means over seeds: what differs beyond is rounding, and would be printed as a sign."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class LeagueRow:
         test: test accuracy minus that of retrained models.
         cost: seconds of a deletion as a fraction of retraining.
         words: verdict of each seed.
+        measured: measures of each audit, values and floors averaged over seeds.
         fit: False where the models are not fit for use after it.
         reading: known from an abstract alone; never ranked.
         reference: exact retraining, which the others are measured against.
@@ -75,6 +79,7 @@ class LeagueRow:
     fit: bool
     reading: bool
     reference: bool
+    measured: tuple[Measured, ...] = ()
     rank: tuple[int, int] | None = None
     unranked: str = ""
 
@@ -186,10 +191,22 @@ def _row(
         fit=not any(UNFIT in flag for s in subjects for flag in s.verdict.flags),
         reading=method in readings,
         reference=method in references,
+        measured=_measures(subjects),
     )
 
 
 NONE = Estimate(None, reason="not measured")
+
+
+def _measures(subjects: Sequence[Subject]) -> tuple[Measured, ...]:
+    """Average what every seed measured."""
+    rows = []
+    for first in subjects[0].measured:
+        same = [row for subject in subjects for row in subject.measured if row.measure == first.measure]
+        if len(same) == len(subjects):
+            value, floor = _mean([row.value for row in same]), _mean([row.floor for row in same])
+            rows.append(replace(first, value=value, floor=floor, excess=None, no_op=None))
+    return tuple(rows)
 
 
 def _strongest(found: Sequence[tuple[AuditResult, Subject]], tail: Tail) -> tuple[str, Estimate]:
@@ -250,7 +267,7 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate:
     known = [e for e in estimates if e.value is not None]
     if len(known) < len(estimates) or not known:
         return next((e for e in estimates if e.value is None), NONE)
-    value = float(np.mean([e.value for e in known if e.value is not None]))
+    value = round(float(np.mean([e.value for e in known if e.value is not None])), DECIMALS) + 0.0
     if any(e.low is None or e.high is None for e in known):
         return Estimate(value, n=known[0].n)
     low, high = (float(np.mean([getattr(e, end) for e in known])) for end in ("low", "high"))

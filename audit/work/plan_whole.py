@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.records.request import selection_beside
 from mnemoscope.audit.work.keys import canonical_json, plain_json
 from mnemoscope.audit.work.plan_parts import (
     STRICT,
@@ -126,8 +127,10 @@ class Plan:
                 del parts["design"][later]
         if self.league is not None:
             parts["league"] = as_json(self.league)
-        if self.design.records is not None and (path := Path(self.folder) / self.design.records).is_file():
-            parts["design"]["records_digest"] = source_digest(path)
+        if self.design.records is not None:
+            path = Path(selection_beside(self.folder, self.design.records))
+            if str(path) != self.design.records and path.is_file():
+                parts["design"]["records_digest"] = source_digest(path)
         parts["recipe"] = {"name": self.recipe.name, **self._recipe(self._subject_digest()).key_parts()}
         parts["plugins"] = {
             spec: source_digest(Path(self.folder) / spec.rpartition(":")[0])
