@@ -16,7 +16,8 @@ from mnemoscope.audit.verdict.procedure import Alternative, FleetAnswers, Proced
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import AuditResult, Endpoint, GateResult, ModelGroup, NotRun
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan
-from mnemoscope.preparation import DP_DELTA, PreparedAudit, commit_plan, data_checks, data_summary, refuse_changed_data
+from mnemoscope.planned_records import data_checks, data_summary, refuse_changed_data
+from mnemoscope.preparation import DP_DELTA, PreparedAudit, commit_plan
 from mnemoscope.progress import Progress
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 from mnemoscope.reconstruction import coverage, reconstruct

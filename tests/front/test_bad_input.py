@@ -21,7 +21,8 @@ from mnemoscope import cli
 from mnemoscope.audit.work.plan import load_plan
 from mnemoscope.audit.work.store import Store
 from mnemoscope.guard import check_out
-from mnemoscope.preparation import PreparedAudit, refuse_changed_data
+from mnemoscope.planned_records import refuse_changed_data
+from mnemoscope.preparation import PreparedAudit
 
 N = 400
 PLAN = """
