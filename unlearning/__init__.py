@@ -42,6 +42,8 @@ METHODS: dict[str, Callable[..., "UnlearningMethod"]] = {
     "amun": partial(_make, "amun", "Amun"),
     "boundary_shrink": partial(_make, "boundary", "BoundaryShrink"),
     "boundary_expand": partial(_make, "boundary", "BoundaryExpand"),
+    "relevance_perturbation": partial(_make, "relevance", "RelevancePerturbation"),
+    "noisy_finetune_reading": partial(_make, "noisy_finetune_reading", "NoisyFineTune"),
 }
 """Every method by name; an entry takes the method's settings, e.g. ``METHODS["finetune"](epochs=5)``."""
 
