@@ -26,11 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from mnemoscope.audit.answers.views import Need
-from mnemoscope.audit.errors import InvalidInput, UnsupportedModel
+from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.unlearning.adversarial_examples import linf_examples
 from mnemoscope.unlearning.base import Batch, Deletion, Method, still_norm
+from mnemoscope.unlearning.heads import last_linear
 
-__all__ = ["BoundaryExpand", "BoundaryShrink", "last_linear"]
+__all__ = ["BoundaryExpand", "BoundaryShrink"]
 
 RATE = 1e-4
 """Rate of unlearning as a share of the training's: 1e-5 in the port, for a training at 0.1."""
@@ -171,38 +172,6 @@ class _Widened(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Map (b, d) to the layer's outputs and one more, (b, c + 1)."""
         return torch.cat([self.layer(h), self.extra(h)], dim=-1)
-
-
-def last_linear(work: nn.Module, deletion: Deletion, method: str) -> tuple[str, nn.Linear]:
-    """Return the linear layer whose output is the logits, and its name in the module.
-
-    Raises:
-        UnsupportedModel: the logits are made by something else, or by a layer with several parts to play.
-    """
-    calls: list[tuple[str, Tensor]] = []
-
-    def noting(place: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda _layer, _args, output: calls.append((place, output))
-
-    layers = {place: part for place, part in work.named_modules() if isinstance(part, nn.Linear)}
-    hooks = [layer.register_forward_hook(noting(place)) for place, layer in layers.items()]
-    modes = {part: part.training for part in work.modules()}
-    try:
-        work.eval()
-        with torch.no_grad():
-            logits = work(next(deletion.in_order(deletion.request.forget[:1], batch_size=1)).x)
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-        for hook in hooks:
-            hook.remove()
-    found = [place for place, output in calls if output is logits]
-    if len(found) != 1 or sum(place == found[0] for place, _ in calls) != 1:
-        raise UnsupportedModel(
-            f"{method} works on the linear layer that makes the logits, and this model's logits are not the output of "
-            "one; let the model end in a linear layer, or take another method"
-        )
-    return found[0], layers[found[0]]
 
 
 def _replaced(module: nn.Module, place: str, part: nn.Module) -> nn.Module:

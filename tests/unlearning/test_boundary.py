@@ -1,6 +1,7 @@
 """Boundary shrink and expand: their updates written out plainly, failed pushes, and that a class goes."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from mnemoscope.audit.models.inference import infer_logits
 from mnemoscope.audit.records.request import Request
 from mnemoscope.unlearning import METHODS
 from mnemoscope.unlearning.adversarial_examples import linf_examples
-from mnemoscope.unlearning.boundary import last_linear
+from mnemoscope.unlearning.heads import last_linear
 
 
 def unlearn(method, request, *, subject=None, model=None, seed=0):
@@ -128,8 +129,6 @@ def test_logits_that_no_linear_layer_makes_are_refused():
     with pytest.raises(UnsupportedModel, match="linear layer"):
         unlearn(METHODS["boundary_expand"](epochs=1, lr=0.01), of_class(3), model=model)
     alone = nn.Linear(64, 10)
-    from types import SimpleNamespace
-
     asked = SimpleNamespace(
         request=of_class(3), in_order=lambda ids, batch_size: iter([SimpleNamespace(x=torch.zeros(1, 64))])
     )
