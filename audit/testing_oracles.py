@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.views import Answers, Reference, Side
+from mnemoscope.audit.testing_training import descended, drawn_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["balanced_sides", "trained_fleet"]
 
-FEATURES, HIDDEN, STEPS, RATE = 16, 32, 40, 0.01
+FEATURES, HIDDEN, STEPS = 16, 32, 40
 """Sizes of the models, and of their training: full batches, enough to know every record by heart."""
 
 
@@ -129,30 +130,11 @@ def _memorise(
     """Train all models at once on their masked records; return the weights after half of the steps, and after all."""
     import torch
 
-    models = mask.shape[0]
-    draw = torch.Generator().manual_seed(seed)
-    shapes = {"1.weight": (HIDDEN, FEATURES), "1.bias": (HIDDEN,), "3.weight": (n_classes, HIDDEN)}
-    shapes["3.bias"] = (n_classes,)
-    weights = {
-        name: (torch.randn((models, *shape), generator=draw) / shape[-1] ** 0.5).requires_grad_()
-        for name, shape in shapes.items()
-    }
+    start = drawn_weights(mask.shape[0], FEATURES, HIDDEN, n_classes, seed=seed)
     positions = data.positions(ids)
-    x = data.inputs(positions).expand(models, -1, -1)
-    y = data.y[positions].expand(models, -1)
-    share = torch.from_numpy(mask / mask.sum(axis=1, keepdims=True)).to(torch.float32)
-    optimizer = torch.optim.Adam(list(weights.values()), lr=RATE)
-    kept = []
-    for _ in range(2):
-        for _ in range(STEPS):
-            hidden = torch.relu(torch.baddbmm(weights["1.bias"][:, None], x, weights["1.weight"].mT))
-            logits = torch.baddbmm(weights["3.bias"][:, None], hidden, weights["3.weight"].mT)
-            losses = torch.nn.functional.cross_entropy(logits.mT, y, reduction="none")
-            optimizer.zero_grad()
-            (losses * share).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        kept.append({name: value.detach().clone() for name, value in weights.items()})
-    return kept[0], kept[1]
+    x, y = data.inputs(positions), data.y[positions]
+    half, whole = descended(start, x, y, mask, steps=(STEPS, STEPS), activation=torch.relu)
+    return half, whole
 
 
 def _module(weights: "dict[str, Tensor]", model: int, n_classes: int) -> "nn.Module":

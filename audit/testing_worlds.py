@@ -11,6 +11,7 @@ from mnemoscope.audit.answers.views import Answers, Reference
 from mnemoscope.audit.records.balance import balanced_roles, fold_of_models
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.statistics.measures import Canaries, Worlds
+from mnemoscope.audit.testing_training import descended, drawn_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ MEMBER = 4.0
 SHARED, OWN = 0.4, 0.7
 """Standard deviations of what the training set adds to a record's logit, the same in all fleets, and the seed."""
 
-FEATURES, HIDDEN, CLASSES, STEPS, RATE = 24, 32, 3, 120, 0.01
+FEATURES, HIDDEN, CLASSES, STEPS = 24, 32, 3, 120
 """Sizes of the trained models, and of their training: full batches, enough to know every record by heart."""
 FEW_STEPS = 15
 """Steps on the retained records that stand for a deletion which leaves most behind."""
@@ -194,21 +195,8 @@ def _fitted(
     """Train all models at once, each on its row of the mask, from ``start`` or from weights drawn from ``seed``."""
     import torch
 
-    models = mask.shape[0]
-    draw = torch.Generator().manual_seed(1000 + seed)
-    shapes = {"1.weight": (HIDDEN, FEATURES), "1.bias": (HIDDEN,), "3.weight": (CLASSES, HIDDEN), "3.bias": (CLASSES,)}
     if start is None:
-        start = {name: torch.randn((models, *s), generator=draw) / s[-1] ** 0.5 for name, s in shapes.items()}
-    weights = {name: value.clone().requires_grad_() for name, value in start.items()}
-    x = data.inputs(torch.arange(mask.shape[1])).expand(models, -1, -1)
-    y = data.y.expand(models, -1)
-    share = torch.from_numpy(mask / mask.sum(axis=1, keepdims=True)).to(torch.float32)
-    optimizer = torch.optim.Adam(list(weights.values()), lr=RATE)
-    for _ in range(steps):
-        hidden = torch.tanh(torch.baddbmm(weights["1.bias"][:, None], x, weights["1.weight"].mT))
-        logits = torch.baddbmm(weights["3.bias"][:, None], hidden, weights["3.weight"].mT)
-        losses = torch.nn.functional.cross_entropy(logits.mT, y, reduction="none")
-        optimizer.zero_grad()
-        (losses * share).sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    return {name: value.detach() for name, value in weights.items()}
+        start = drawn_weights(mask.shape[0], FEATURES, HIDDEN, CLASSES, seed=1000 + seed)
+    x = data.inputs(torch.arange(mask.shape[1]))
+    (weights,) = descended(start, x, data.y, mask, steps=(steps,), activation=torch.tanh)
+    return weights
