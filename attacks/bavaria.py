@@ -122,6 +122,9 @@ class BaVarIA:
     limit: float = 50.0
     needs = Need.SCORES | Need.SHADOW_IN | Need.SHADOW_OUT
 
+    least_models = 0
+    """A record without models on a side takes the prior."""
+
     def __post_init__(self) -> None:
         if self.form not in ALPHA0:
             raise InvalidInput(f"form={self.form!r} must be 'n' or 't'")

@@ -43,7 +43,8 @@ class Attack(Protocol):
     """A frozen dataclass of settings with a name, its needs and a fit; it never sees the target's truth.
 
     May also have ``queries: tuple[str, ...]``, the questions whose answers it reads, in that order, by the names that
-    ``infer_logits`` knows; without it, it is given the answers to whatever questions the audit asks.
+    ``infer_logits`` knows; without it, it is given the answers to whatever questions the audit asks. May also have
+    ``least_models: int``, how many models a side every record must have in what it is fitted on, see ``least_models``.
     """
 
     @property

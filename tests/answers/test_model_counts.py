@@ -29,7 +29,7 @@ def fleet(n_models, folds=2):
 
 
 @pytest.mark.parametrize(("n_models", "folds"), [(3, 2), (6, 2), (6, 3), (9, 2), (9, 3), (12, 2)])
-@pytest.mark.parametrize("name", ["ensemble", "lira", "u_lira", "rmia", "loss"])
+@pytest.mark.parametrize("name", ["ensemble", "lira", "u_lira", "rmia", "bavaria_n", "loss"])
 def test_refused_beforehand_is_what_would_fail(name, n_models, folds):
     attack, reference = ATTACKS[name](), fleet(n_models, folds)
     try:
@@ -60,6 +60,7 @@ def test_what_attacks_need_follows_from_what_they_do():
     assert least_models(ATTACKS["lira"]()) == 1
     assert least_models(ATTACKS["shokri"]()) == 0
     assert least_models(ATTACKS["loss"]()) == 0
+    assert least_models(ATTACKS["bavaria_n"]()) == 0  # the prior stands in
     assert least_models(Ensemble()) == 2
     assert least_models(Ensemble(bases="loss, entropy")) == 0
 
