@@ -99,7 +99,7 @@ NETWORKS = ("batchnorm", "groupnorm", "plain", "vit")
 
 
 @functools.cache
-def network_subject(name):
+def network_subject(name, optimizer="adamw"):
     """A small network on the images of digits, 8 x 8 pixels, that a recipe can train anew."""
 
     def build(seed):
@@ -108,7 +108,8 @@ def network_subject(name):
 
     data = copy.copy(digits(images=True))
     data.subject = SimpleNamespace(digest=f"toy {name}", build=build, has_transform=False)
-    recipe = Recipe("subject", subject=f"toy {name}", optimizer="adamw", lr=3e-3, epochs=12, batch_size=32)
+    lr = {"adamw": 3e-3, "sgd": 0.05}[optimizer]
+    recipe = Recipe("subject", subject=f"toy {name}", optimizer=optimizer, lr=lr, epochs=12, batch_size=32)
     model = train_model(recipe, data, np.arange(N), seed=2, runtime=RUNTIME).module
     return MethodSubject(
         model,
