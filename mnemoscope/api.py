@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from mnemoscope.progress import Progress, Quiet
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mnemoscope.audit.verdict.league import LeagueTable
     from mnemoscope.audit.verdict.policy import Policy
     from mnemoscope.audit.verdict.result import AuditResult
+    from mnemoscope.audit.verdict.tuned import Tuned
 
 __all__ = [
     "adopt",
@@ -32,6 +35,7 @@ __all__ = [
     "store_gc",
     "store_ls",
     "store_verify",
+    "tune",
     "to_json",
 ]
 
@@ -252,6 +256,32 @@ def league(
     from mnemoscope.league import run_league
 
     return run_league(load_plan(Path(plan)), store=store, out=Path(out), progress=progress)
+
+
+def tune(
+    plan: str | Path,
+    *,
+    budget: int = 12,
+    subjects: "Sequence[str]" = (),
+    out: str | Path = "runs/tune",
+    store: str | Path = STORE,
+    progress: Progress | None = None,
+) -> "dict[str, Tuned]":
+    """Choose the settings of the plan's subjects, on models that no audit uses.
+
+    Args:
+        plan: a TOML file.
+        budget: settings tried for each subject at most.
+        subjects: names; all by default.
+        out: folder that receives ``tuned.json``; name it in the plan as ``subjects.tuned``.
+        store: folder of finished work.
+        progress: told of steps.
+    """
+    from mnemoscope.audit.work.plan import load_plan
+    from mnemoscope.tuning import run_tune
+
+    made = load_plan(Path(plan))
+    return run_tune(made, budget=budget, only=subjects, store=store, out=Path(out), progress=progress)
 
 
 def report(result: str | Path, *, out: str | Path = "runs/report", league: bool = False) -> Path:

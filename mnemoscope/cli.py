@@ -167,6 +167,22 @@ def league(plan: PlanFile, out: Out = Path("runs/league"), store: Store = DEFAUL
 
 
 @app.command(rich_help_panel="Audit")
+def tune(
+    plan: PlanFile,
+    budget: Annotated[int, typer.Option("--budget", min=2, help="Settings tried for each subject, at most.")] = 12,
+    subject: Annotated[list[str] | None, typer.Option("--subject", help="Tune this one; may be repeated.")] = None,
+    out: Out = Path("runs/tune"),
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Choose settings of ways of deleting, on models that no audit uses."""
+    with progress_for() as progress:
+        found = api.tune(plan, budget=budget, subjects=subject or (), out=out, store=store, progress=progress)
+    for name, tuned in found.items():
+        typer.echo(f"{name}: {tuned.chosen or 'the defaults'}, of {len(tuned.trials)} tried")
+    typer.echo(f"wrote {out / 'tuned.json'}: name it as `tuned` in the plan's [[subjects]]")
+
+
+@app.command(rich_help_panel="Audit")
 def compare(
     before: Annotated[Path, typer.Option("--before", help="Checkpoint before deletion.")],
     after: Annotated[Path, typer.Option("--after", help="Checkpoint after deletion.")],

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mnemoscope.audit.answers.views import Answers, Need
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.design import Role, random_design
-from mnemoscope.audit.records.request import Request, select_records, selection_beside
+from mnemoscope.audit.records.request import Kind, Request, select_records, selection_beside
 from mnemoscope.audit.rng import child_seed, generator
 from mnemoscope.audit.statistics.unlearning import ModelAnswers, unlearning_metrics
 from mnemoscope.audit.verdict.onemodel import TESTED, audit_one_model, plan_one_model
@@ -25,9 +25,10 @@ from mnemoscope.audit.verdict.onemodel_describe import utilities
 from mnemoscope.audit.verdict.onemodel_input import OneModelInput, runnable
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy, load_policy
-from mnemoscope.audit.verdict.result import AuditResult, Cost, DataSummary, Measured, RecordSet, Utility
+from mnemoscope.audit.verdict.result import AuditResult, Cost, DataSummary, Measured, NotRun, RecordSet, Utility
 from mnemoscope.audit.work.keys import Json, content_key, ids_digest, plain_json
 from mnemoscope.audit.work.plan import Plan, load_attack, load_method
+from mnemoscope.audit.work.tuned import resolved_settings, tuned_of
 from mnemoscope.preparation import DEFAULT_SUBJECTS
 from mnemoscope.progress import Progress, Quiet
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
@@ -97,7 +98,7 @@ def round_records(plan: Plan, dataset: "Dataset", forget: str) -> RoundRecords:
     )
     trained = pools.audited
     elsewhere = np.setdiff1d(dataset.ids, trained)
-    kind = "class" if forget.startswith("class:") else "records"
+    kind: Kind = "class" if forget.startswith("class:") else "records"
     spec = selection_beside(plan.folder, forget)
     gone = np.intersect1d(select_records(dataset, spec, seed=plan.seed, exclude=elsewhere), trained)
     unused, test = pools.records(0, Role.UNUSED), pools.records(0, Role.TEST)
@@ -152,7 +153,7 @@ def run_one_model_round(
     retrained = [bench.retrained(k) for k in range(references)]
     subjects, costs = [], [before.cost("train"), *(one.cost("retrain") for one in retrained)]
     plan_summary = limits = None
-    not_run = ()
+    not_run: tuple[NotRun, ...] = ()
     wanted = plan.subjects or DEFAULT_SUBJECTS
     for i, subject in enumerate(wanted):
         method = _method(plan, subject)
@@ -172,7 +173,8 @@ def run_one_model_round(
         subjects.append(
             replace(
                 found.subject,
-                settings=_flat(subject.settings),
+                settings=_flat(resolved_settings(subject, plan.folder)),
+                tuned=tuned_of(subject, plan.folder),
                 utility=(*found.subject.utility, *bench.test_utility(after, start, retrained, policy)),
                 measured=bench.literature(after, start, retrained, policy),
                 cost_fraction_of_retraining=after.seconds / spent if spent > 0 else None,

@@ -1,6 +1,7 @@
 """Procedure mode end to end: from a plan to a result. The one place where rooms, attacks and methods meet."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from mnemoscope.audit.verdict.procedure import Alternative, FleetAnswers, Proced
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import AuditResult, Endpoint, GateResult, ModelGroup, NotRun
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan
+from mnemoscope.audit.work.tuned import resolved_settings, tuned_of
 from mnemoscope.planned_records import data_checks, data_summary, refuse_changed_data
 from mnemoscope.preparation import DP_DELTA, PreparedAudit, commit_plan
 from mnemoscope.progress import Progress
@@ -88,20 +90,20 @@ def run_plan(
             recovering |= {row.attack for row in recovered}
         with watch.step("score"):
             told.step("score", i, len(prepared.subjects))
-            subjects.append(
-                scheme.audit.subject(
-                    wanted.name,
-                    after,
-                    method=method.name,
-                    settings=_flat(wanted.settings),
-                    gates=gates,
-                    models=scheme.fleets.groups(wanted.name, models, method.name),
-                    flags=() if committed else ("exploratory",),
-                    cost_fraction=scheme.workspace.cost_fraction(models[0].fleet),
-                    structure=scheme.fleets.structure(models),
-                    reconstructed=recovered,
-                )
+            subject = scheme.audit.subject(
+                wanted.name,
+                after,
+                method=method.name,
+                settings=_flat(resolved_settings(wanted, plan.folder)),
+                trained_against=getattr(method, "trains_against", ()),
+                gates=gates,
+                models=scheme.fleets.groups(wanted.name, models, method.name),
+                flags=() if committed else ("exploratory",),
+                cost_fraction=scheme.workspace.cost_fraction(models[0].fleet),
+                structure=scheme.fleets.structure(models),
+                reconstructed=recovered,
             )
+            subjects.append(replace(subject, tuned=tuned_of(wanted, plan.folder)))
             told.step("score", i + 1, len(prepared.subjects))
     result = AuditResult(
         title=plan.name,

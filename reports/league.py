@@ -69,7 +69,7 @@ def read_league(path: Path | str) -> LeagueTable:
     Raises:
         InvalidInput: there is none, or it is no league table of this version.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import TypeAdapter, ValidationError
 
     file = Path(path)
     file = file / LEAGUE_NAME if file.is_dir() else file
@@ -80,8 +80,8 @@ def read_league(path: Path | str) -> LeagueTable:
             f"cannot read the league table {file}: {error.strerror}; `mnemoscope league` writes it"
         ) from error
     try:
-        return TypeAdapter(LeagueTable, config=ConfigDict(extra="forbid")).validate_json(data)
-    except (ValidationError, TypeError) as error:
+        return TypeAdapter(LeagueTable).validate_json(data)
+    except ValidationError as error:
         raise InvalidInput(f"{file} is no league table of this version: {str(error).splitlines()[0]}") from error
 
 

@@ -7,7 +7,7 @@ A method is a frozen dataclass that derives from ``Method`` and writes its algor
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -31,6 +31,7 @@ from mnemoscope.audit.records.request import Request
 __all__ = ["Batch", "Deletion", "Method", "evaluating", "settle", "still_norm", "unrecorded_norm"]
 
 Ids = NDArray[np.int64]
+Setting = str | int | float | bool | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,10 +169,16 @@ class Deletion:
         loss: Tensor,
         *,
         clip: float | None = None,
+        change: Callable[[], None] | None = None,
     ) -> None:
-        """Make one step down the loss; ``clip`` bounds the gradient's norm over all weights."""
+        """Make one step down the loss; ``clip`` bounds the gradient's norm over all weights.
+
+        ``change`` is called when the gradients are there, before they are clipped: it may change them in place.
+        """
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if change is not None:
+            change()
         if clip is not None:
             nn.utils.clip_grad_norm_([w for group in optimizer.param_groups for w in group["params"]], clip)
         optimizer.step()
@@ -197,6 +204,7 @@ class Method(ABC):
         kinds: the requests it can serve.
         exact: whether it promises the distribution of retraining.
         reading: known from its abstract alone: our reading, marked in tables and never ranked.
+        trains_against: attacks that it plays against; their scores are no evidence for it.
     """
 
     name: ClassVar[str]
@@ -205,6 +213,18 @@ class Method(ABC):
     kinds: ClassVar[tuple[str, ...]] = ("records", "class")
     exact: ClassVar[bool] = False
     reading: ClassVar[bool] = False
+    trains_against: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def grid(cls, recipe: Recipe) -> Mapping[str, Sequence[Setting]]:
+        """Return the values that tuning tries for each setting, {} where there is nothing to tune.
+
+        By default the learning rate, to which every method with one is sensitive: half decades from a ten-thousandth of
+        the recipe's rate up to it.
+        """
+        if "lr" not in {one.name for one in dataclasses.fields(cls)}:
+            return {}
+        return {"lr": tuple(float(f"{recipe.lr * 10 ** (-half / 2):.3g}") for half in range(9))}
 
     def unlearn(
         self,

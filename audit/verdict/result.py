@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.tuned import Tuned
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -350,6 +351,7 @@ class Subject:
     defended: tuple[Defended, ...] = ()
     epsilons: tuple[EpsilonRow, ...] = ()
     reconstructed: tuple[Reconstructed, ...] = ()
+    tuned: Tuned | None = None
 
 
 @dataclass(frozen=True)

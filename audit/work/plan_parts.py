@@ -120,11 +120,14 @@ class SubjectPlan:
         method: a method's name, or "path/to/file.py:Name".
         name: how it is called in the report; the method's by default.
         settings: of the method.
+        tuned: a ``tuned.json`` that `mnemoscope tune` wrote; what it chose for this subject are settings too, unless
+            ``settings`` says otherwise, and what it tried is shown in the report.
     """
 
     method: Text
     name: str = ""
     settings: Settings = field(default_factory=dict)
+    tuned: str | None = None
 
     __pydantic_config__ = STRICT
 

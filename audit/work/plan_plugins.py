@@ -9,6 +9,7 @@ from mnemoscope.audit.work.keys import Json
 from mnemoscope.audit.work.plan_parts import AttackSpec, SubjectPlan, as_json, nearest
 from mnemoscope.audit.work.plan_whole import Plan
 from mnemoscope.audit.work.plugins import is_plugin, load_plugin, make_plugin
+from mnemoscope.audit.work.tuned import resolved_settings
 
 __all__ = ["check_names", "load_attack", "load_method"]
 
@@ -35,7 +36,7 @@ def load_method(subject: SubjectPlan, registry: Mapping[str, Callable[..., T]], 
     Raises:
         InvalidInput: an unknown name (the nearest is suggested) or settings that do not fit.
     """
-    settings = as_json(subject.settings)
+    settings = as_json(resolved_settings(subject, folder))
     return _make(f"subjects.{subject.name}.method", subject.method, settings, Path(folder), registry)
 
 

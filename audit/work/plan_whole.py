@@ -30,6 +30,7 @@ from mnemoscope.audit.work.plan_parts import (
     short_name,
 )
 from mnemoscope.audit.work.plugins import is_plugin, source_digest
+from mnemoscope.audit.work.tuned import tuned_digest
 
 if TYPE_CHECKING:
     from mnemoscope.audit.models.recipes import Recipe, Runtime
@@ -125,6 +126,11 @@ class Plan:
         for later in ("validation", "records"):  # plans made before there were such keys keep their digest
             if not parts["design"][later]:
                 del parts["design"][later]
+        for subject in parts["subjects"]:
+            if subject["tuned"] is None:
+                del subject["tuned"]
+            else:
+                subject["tuned_digest"] = tuned_digest(self.folder, subject["tuned"])
         if self.league is not None:
             parts["league"] = as_json(self.league)
         if self.design.records is not None:
