@@ -31,6 +31,8 @@ METHODS: dict[str, Callable[..., "UnlearningMethod"]] = {
     "ssd": partial(_make, "ssd", "SSD"),
     "ssd_label_free": partial(_make, "ssd", "SSDLabelFree"),
     "unrolling_sgd": partial(_make, "unrolling_sgd", "UnrollingSGD"),
+    "top_k_perturbation_reading": partial(_make, "parameter_perturbation", "TopKPerturbation"),
+    "random_k_perturbation_reading": partial(_make, "parameter_perturbation", "RandomKPerturbation"),
     "pruned": partial(_make, "pruned", "Pruned"),
     "adversarial": partial(_make, "adversarial", "Adversarial"),
     "neggrad_plus": partial(_make, "neggrad_plus", "NegGradPlus"),
@@ -39,11 +41,16 @@ METHODS: dict[str, Callable[..., "UnlearningMethod"]] = {
     "scrub": partial(_make, "scrub", "Scrub"),
     "scrub_r": partial(_make, "scrub", "ScrubRewind"),
     "bad_teacher": partial(_make, "bad_teacher", "BadTeacher"),
+    "l1_sparse": partial(_make, "l1_sparse", "L1Sparse"),
+    "amnesiac": partial(_make, "amnesiac", "Amnesiac"),
+    "cf_k": partial(_make, "last_layers", "CFk"),
+    "eu_k": partial(_make, "last_layers", "EUk"),
     "amun": partial(_make, "amun", "Amun"),
     "boundary_shrink": partial(_make, "boundary", "BoundaryShrink"),
     "boundary_expand": partial(_make, "boundary", "BoundaryExpand"),
     "relevance_perturbation": partial(_make, "relevance", "RelevancePerturbation"),
     "noisy_finetune_reading": partial(_make, "noisy_finetune_reading", "NoisyFineTune"),
+    "pseudo_probability_reading": partial(_make, "pseudo_probability_reading", "PseudoProbability"),
 }
 """Every method by name; an entry takes the method's settings, e.g. ``METHODS["finetune"](epochs=5)``."""
 
