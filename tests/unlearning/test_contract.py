@@ -13,6 +13,7 @@ EXEMPT = {
 """Checks that do not apply, with the reason."""
 
 SETTINGS: dict[str, dict[str, object]] = {
+    "noisy_finetune_reading": {"epochs": 2},
     "boundary_expand": {"epochs": 3, "lr": 1e-3},
     "boundary_shrink": {"epochs": 3, "lr": 1e-3},
     "influence": {"records": 20},
@@ -26,6 +27,10 @@ SETTINGS: dict[str, dict[str, object]] = {
     "neggrad_plus": {"epochs": 3},
     "random_labels": {"epochs": 3},
     "salun": {"epochs": 3},
+    "l1_sparse": {"epochs": 3},
+    "amnesiac": {"repair_epochs": 5},  # nearly every batch of 32 held one of the 60 records: it starts from nothing
+    "cf_k": {"epochs": 3},
+    "eu_k": {"epochs": 5, "lr": 0.1},
     "pruned": {"sparsity": 0.8, "recovery": 3, "settings": '{"epochs": 2}'},
 }
 """Settings that suit 240 records of 64 values and an MLP, where a method's defaults are made for large networks."""
