@@ -13,7 +13,8 @@ EXEMPT = {
 """Checks that do not apply, with the reason."""
 
 SETTINGS: dict[str, dict[str, object]] = {
-    "noisy_finetune_reading": {"epochs": 2},
+    "controlled": {"settings": '{"epochs": 3}', "points": 5, "halvings": 2},
+    "noisy_finetune_reading": {"epochs": 2, "every": 12},
     "boundary_expand": {"epochs": 3, "lr": 1e-3},
     "boundary_shrink": {"epochs": 3, "lr": 1e-3},
     "influence": {"records": 20},
@@ -22,6 +23,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "fisher_empirical": {"alpha": 1e-9},  # more, and all noise is at its cap, whatever was forgotten
     "ssd": {"alpha": 2.0},
     "ssd_label_free": {"alpha": 1.2},
+    "top_k_perturbation_reading": {"noise": 2.0, "repair": 2},
+    "random_k_perturbation_reading": {"repair": 2},
     "unrolling_sgd": {"scale": 0.01},  # 20 epochs from random weights are far outside of the expansion
     "amun": {"epochs": 3, "steps": 5, "radius": 0.4},
     "neggrad_plus": {"epochs": 3},
