@@ -230,7 +230,10 @@ def _vmap_squares(module: nn.Module, x: Tensor, unit: Tensor) -> Tensor:
         return total
 
     try:
-        each = vmap(grad(along), in_dims=(None, 0, 0))(weights, x, unit)
+        with warnings.catch_warnings():
+            # torch works through attention record by record on a CPU, and says so: slower, the same numbers.
+            warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
+            each = vmap(grad(along), in_dims=(None, 0, 0))(weights, x, unit)
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as problem:
         raise UnsupportedModel(
             f"torch.func.vmap cannot differentiate this model record by record ({str(problem).splitlines()[0]}); "
