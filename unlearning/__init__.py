@@ -34,7 +34,6 @@ METHODS: dict[str, Callable[..., "UnlearningMethod"]] = {
     "top_k_perturbation_reading": partial(_make, "parameter_perturbation", "TopKPerturbation"),
     "random_k_perturbation_reading": partial(_make, "parameter_perturbation", "RandomKPerturbation"),
     "pruned": partial(_make, "pruned", "Pruned"),
-    "adversarial": partial(_make, "adversarial", "Adversarial"),
     "neggrad_plus": partial(_make, "neggrad_plus", "NegGradPlus"),
     "random_labels": partial(_make, "random_labels", "RandomLabels"),
     "salun": partial(_make, "salun", "SalUn"),
