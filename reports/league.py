@@ -25,7 +25,8 @@ def place(row: LeagueRow) -> str:
 
     >>> from mnemoscope.audit.statistics.trials import Estimate
     >>> e = Estimate(None, reason="not measured")
-    >>> place(LeagueRow("random", "a", "a", "", e, None, e, e, e, e, None, (), True, False, False, (2, 4)))
+    >>> row = LeagueRow("random", "a", "a", "", e, None, e, e, e, e, None, (), True, False, False, rank=(2, 4))
+    >>> place(row)
     '2 to 4'
     """
     if row.rank is None:

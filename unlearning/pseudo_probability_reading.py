@@ -118,7 +118,8 @@ def pseudo_probabilities(logits: Tensor, labels: Tensor, reference: Tensor, smoo
         smoothing: weight of the reference.
 
     >>> logits = torch.tensor([[9.0, 0.0, 0.0]], dtype=torch.float64)
-    >>> pseudo_probabilities(logits, torch.tensor([0]), torch.tensor([0.5, 0.2, 0.3]), 0.5).tolist()
+    >>> reference = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+    >>> pseudo_probabilities(logits, torch.tensor([0]), reference, 0.5).tolist()
     [[0.0, 0.45, 0.55]]
     """
     own = nn.functional.one_hot(labels, logits.shape[1]).bool()

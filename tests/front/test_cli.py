@@ -20,7 +20,8 @@ from mnemoscope.audit.errors import AuditError, InvalidInput, MissingNeed, Stale
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
-    "demo", "init", "run", "compare", "scores", "plan", "export", "adopt", "list", "report", "store", "schema",
+    "demo", "init", "run", "league", "tune", "compare", "scores", "plan", "export", "adopt", "list", "report", "store",
+    "schema",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "scipy", "sklearn", "numpy")
 
@@ -63,7 +64,7 @@ def test_help_names_every_command_in_its_group() -> None:
     groups = re.split(r"─ (Audit|Inspect|Report) ─", text)
     panels = dict(zip(groups[1::2], groups[2::2], strict=True))
     words = {group: set(re.findall(r"│ (\w+)", body)) for group, body in panels.items()}
-    assert words["Audit"] >= {"demo", "init", "run", "compare", "scores", "export", "adopt"}
+    assert words["Audit"] >= {"demo", "init", "run", "compare", "scores", "export", "adopt", "league", "tune"}
     assert words["Inspect"] >= {"plan", "list", "store"}
     assert words["Report"] >= {"report", "schema"}
     assert words["Audit"] | words["Inspect"] | words["Report"] == set(COMMANDS)
