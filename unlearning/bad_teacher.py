@@ -49,6 +49,7 @@ class BadTeacher(Method):
     temperature: float = 1.0
     batch_size: int = 256
     name = "bad_teacher"
+    knobs = {"epochs": (1, 5, 10)}
     needs = Need.FORGET_DATA | Need.RETAIN_DATA
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -205,6 +206,7 @@ class Method(ABC):
         exact: whether it promises the distribution of retraining.
         reading: known from its abstract alone: our reading, marked in tables and never ranked.
         trains_against: attacks that it plays against; their scores are no evidence for it.
+        knobs: values that tuning tries for settings other than the learning rate.
     """
 
     name: ClassVar[str]
@@ -214,17 +216,18 @@ class Method(ABC):
     exact: ClassVar[bool] = False
     reading: ClassVar[bool] = False
     trains_against: ClassVar[tuple[str, ...]] = ()
+    knobs: ClassVar[Mapping[str, Sequence[Setting]]] = MappingProxyType({})
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Mapping[str, Sequence[Setting]]:
         """Return the values that tuning tries for each setting, {} where there is nothing to tune.
 
-        By default the learning rate, to which every method with one is sensitive: half decades from a ten-thousandth of
-        the recipe's rate up to it.
+        The learning rate, to which every method with one is sensitive, by half decades from a ten-thousandth of the
+        recipe's rate up to it; and the method's ``knobs``.
         """
         if "lr" not in {one.name for one in dataclasses.fields(cls)}:
-            return {}
-        return {"lr": tuple(float(f"{recipe.lr * 10 ** (-half / 2):.3g}") for half in range(9))}
+            return cls.knobs
+        return {"lr": tuple(float(f"{recipe.lr * 10 ** (-half / 2):.3g}") for half in range(9)), **cls.knobs}
 
     def unlearn(
         self,

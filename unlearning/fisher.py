@@ -51,6 +51,7 @@ class Fisher(Method):
 
     alpha: float = 1e-6
     name = "fisher"
+    knobs = {"alpha": (1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 1e-4)}
     needs = Need.RETAIN_DATA
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ class FisherEmpirical(Method):
     alpha: float = 0.2
     cap: float = 1e-3
     name = "fisher_empirical"
+    knobs = {"alpha": (0.02, 0.2, 2.0, 20.0), "cap": (1e-3, 1e-2, 3e-2, 0.1)}
     needs = Need.RETAIN_DATA
 
     def __post_init__(self) -> None:

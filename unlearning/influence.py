@@ -47,6 +47,7 @@ class Influence(Method):
     alpha: float = 10.0
     records: int = 1000
     name = "influence"
+    knobs = {"alpha": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)}
     needs = Need.FORGET_DATA | Need.RETAIN_DATA
 
     def __post_init__(self) -> None:

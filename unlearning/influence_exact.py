@@ -52,6 +52,7 @@ class InfluenceExact(Method):
     iterations: int = 500
     max_weights: int = 200_000
     name = "influence_exact"
+    knobs = {"alpha": (0.25, 0.5, 1.0, 2.0, 4.0), "damping": (0.003, 0.01, 0.03, 0.1)}
     needs = Need.FORGET_DATA | Need.RETAIN_DATA
 
     def __post_init__(self) -> None:

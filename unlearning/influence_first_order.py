@@ -37,6 +37,7 @@ class InfluenceFirstOrder(Method):
     tau: float = 2e-5
     tensors: int | None = 6
     name = "influence_first_order"
+    knobs = {"tau": (2e-5, 6e-5, 2e-4, 6e-4, 2e-3, 6e-3), "tensors": (6, None)}
     needs = Need.FORGET_DATA
     kinds = ("records", "class", "features", "labels")
 

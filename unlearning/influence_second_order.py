@@ -63,6 +63,7 @@ class InfluenceSecondOrder(Method):
     repetitions: int = 1
     tensors: int | None = 6
     name = "influence_second_order"
+    knobs = {"iterations": (10, 30, 100), "tensors": (2, 6, None)}
     needs = Need.FORGET_DATA | Need.RETAIN_DATA
     kinds = ("records", "class", "features", "labels")
 

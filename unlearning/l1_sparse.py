@@ -50,6 +50,7 @@ class L1Sparse(Method):
     plain_epochs: int = 0
     penalty: Penalty = "falling"
     name = "l1_sparse"
+    knobs = {"alpha": (1e-5, 1e-4, 5e-4, 1e-3)}
     needs = Need.RETAIN_DATA
     kinds = ("records", "class", "features", "labels")
 

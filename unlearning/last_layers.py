@@ -46,6 +46,7 @@ class CFk(Method):
     epochs: int = 10
     lr: float | None = None
     name = "cf_k"
+    knobs = {"k": (1, 2)}
     needs = Need.RETAIN_DATA
     kinds = ("records", "class", "features", "labels")
 

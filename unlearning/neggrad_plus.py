@@ -48,6 +48,7 @@ class NegGradPlus(Method):
     ceiling: float | None = None
     anchor: float = 0.0
     name = "neggrad_plus"
+    knobs = {"alpha": (0.9, 0.95, 0.99)}
     needs = Need.FORGET_DATA | Need.RETAIN_DATA
 
     def __post_init__(self) -> None:

@@ -113,6 +113,7 @@ class TopKPerturbation(_Perturbation):
     """
 
     name = "top_k_perturbation_reading"
+    knobs = {"share": (0.003, 0.01, 0.03), "noise": (1.0, 4.0)}
 
     def _chosen(self, work: nn.Module, deletion: Deletion) -> dict[str, Tensor]:
         batch = next(deletion.batches(deletion.stream(deletion.request.forget, augment=False)))
@@ -133,6 +134,7 @@ class RandomKPerturbation(_Perturbation):
     """
 
     name = "random_k_perturbation_reading"
+    knobs = {"share": (0.003, 0.01, 0.03), "noise": (1.0, 4.0)}
 
     def _chosen(self, work: nn.Module, deletion: Deletion) -> dict[str, Tensor]:
         draw = deletion.generator()

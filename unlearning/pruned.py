@@ -87,6 +87,7 @@ class Pruned(Method):
     recovery: int | None = None
     rewind: int = 8
     name = "pruned"
+    knobs = {"sparsity": (0.8, 0.9, 0.95)}
     needs = Need.RETAIN_DATA
     optional = Need.FORGET_DATA | Need.VALIDATION_DATA | Need.HISTORY
 

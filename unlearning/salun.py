@@ -60,6 +60,7 @@ class SalUn(Method):
     order: Order = "forget_first"
     labels: Labels = "any"
     name = "salun"
+    knobs = {"keep": (0.2, 0.5, 0.8)}
     needs = Need.FORGET_DATA | Need.RETAIN_DATA
 
     def __post_init__(self) -> None:

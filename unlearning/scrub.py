@@ -99,6 +99,7 @@ class Scrub(Method):
     temperature: float | None = None
     forget_batch: int | None = None
     name = "scrub"
+    knobs = {"preset": ("large", "small")}
     needs = Need.FORGET_DATA | Need.RETAIN_DATA
 
     def __post_init__(self) -> None:

@@ -106,13 +106,7 @@ class SISA(Method):
         base = fresh_model(recipe, data, seed=0)
         return ShardedModel(base, self.shards, self.slices, aggregate=self.aggregate, weighting=self.weighting)
 
-    def train(self, recipe: Recipe, data: DeviceData, ids: Ids, *, seed: int, runtime: Runtime) -> ShardedModel:
-        """Train a model from which records can be deleted, see ``trained``; return the module, in eval mode."""
-        module = self.trained(recipe, data, ids, seed=seed, runtime=runtime).module
-        assert isinstance(module, ShardedModel)
-        return module
-
-    def trained(self, recipe: Recipe, data: DeviceData, ids: Ids, *, seed: int, runtime: Runtime) -> Trained:
+    def train(self, recipe: Recipe, data: DeviceData, ids: Ids, *, seed: int, runtime: Runtime) -> Trained:
         """Train a model from which records can be deleted, and tell what the optimiser saw.
 
         The same arguments on the same machine give the same bits.

@@ -56,6 +56,7 @@ class SSD(Method):
     exponent: float = 1.0
     batch_size: int | None = None
     name = "ssd"
+    knobs = {"alpha": (1.0, 2.0, 5.0, 10.0, 25.0, 50.0), "dampening": (0.1, 0.5, 1.0)}
     needs = Need.FORGET_DATA | Need.RETAIN_DATA
     power: ClassVar[int] = 2
 

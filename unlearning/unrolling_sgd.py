@@ -51,6 +51,7 @@ class UnrollingSGD(Method):
 
     scale: float = 1.0
     name = "unrolling_sgd"
+    knobs = {"scale": (0.01, 0.03, 0.1, 0.3, 1.0)}
     needs = Need.FORGET_DATA | Need.HISTORY
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Unlearning methods: the contract, what each promises, and a contract that can fail."""
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,3 +163,16 @@ def test_the_contract_catches_a_faulty_method(fault, check):
     function(Broken("none"), own)
     with pytest.raises(ContractViolation):
         function(Broken(fault), own)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_value_that_tuning_tries_is_a_setting_that_the_method_takes(name):
+    method, recipe = METHODS[name], mlp_subject().recipe
+    grid = method().grid(recipe)
+    fields = {field.name for field in dataclasses.fields(method())}
+    assert set(grid) <= fields
+    assert ("lr" in grid) == ("lr" in fields)
+    for setting, values in grid.items():
+        assert len(set(values)) == len(values) > 1
+        for value in values:
+            assert getattr(method(**{setting: value}), setting) == value

@@ -29,7 +29,7 @@ SEED = 5
 
 @functools.cache
 def model():
-    return METHOD.train(RECIPE, digits(), np.arange(N), seed=SEED, runtime=RUNTIME)
+    return METHOD.train(RECIPE, digits(), np.arange(N), seed=SEED, runtime=RUNTIME).module
 
 
 def unlearn(model, request, *, method=METHOD, recipe=RECIPE, data=None, seed=0):
@@ -58,19 +58,19 @@ def test_contract(check):
 def test_networks(network):
     subject, method = network_subject(network), SISA(shards=2, slices=2)
     recipe = replace(subject.recipe, epochs=2)
-    trained = method.train(recipe, subject.data, np.arange(N), seed=1, runtime=RUNTIME)
+    trained = method.train(recipe, subject.data, np.arange(N), seed=1, runtime=RUNTIME).module
     own = replace(subject, model=trained, recipe=recipe)
     method_works(method, own)
     method_keeps_form(method, own)
     kept = np.setdiff1d(np.arange(N), subject.request.forget)
-    scratch = method.train(recipe, subject.data, kept, seed=1, runtime=RUNTIME)
+    scratch = method.train(recipe, subject.data, kept, seed=1, runtime=RUNTIME).module
     assert state(unlearn(trained, subject.request, method=method, recipe=recipe, data=subject.data)) == state(scratch)
 
 
 @pytest.mark.parametrize("forget", [[7], range(0, 240, 24), range(60), range(200)], ids=["1", "10", "60", "200"])
 def test_deletion_is_training_from_scratch_on_what_is_left_bit_for_bit(forget):
     kept = np.setdiff1d(np.arange(N), forget)
-    scratch = METHOD.train(RECIPE, digits(), kept, seed=SEED, runtime=RUNTIME)
+    scratch = METHOD.train(RECIPE, digits(), kept, seed=SEED, runtime=RUNTIME).module
     given = copy.deepcopy(model())
     given.shards[0].requires_grad_(False)  # flags of the given model are no part of the training
     assert state(unlearn(given, deletion(forget))) == state(scratch)
@@ -131,7 +131,7 @@ def test_epochs_of_slices_amount_to_the_recipes():
         assert abs(work - epochs) <= 1.0
         assert each.max() - each.min() <= 1
     with pytest.raises(InvalidInput, match="epochs=1 are too few for 3 slices"):
-        METHOD.train(replace(RECIPE, epochs=1), digits(), np.arange(N), seed=0, runtime=RUNTIME)
+        METHOD.train(replace(RECIPE, epochs=1), digits(), np.arange(N), seed=0, runtime=RUNTIME).module
 
 
 def test_a_record_lies_where_its_id_and_the_seed_say_and_nowhere_else():
@@ -168,13 +168,13 @@ def test_a_shard_without_records_has_no_say():
     at, _ = model().places(np.arange(N))
     left = np.flatnonzero(at != 1)
     method = replace(METHOD, aggregate="mean")
-    trained = method.train(RECIPE, digits(), left, seed=SEED, runtime=RUNTIME)
+    trained = method.train(RECIPE, digits(), left, seed=SEED, runtime=RUNTIME).module
     assert trained.records[1].sum() == 0
     x = digits().inputs(torch.arange(20))
     p = torch.stack([trained.shards[s](x).softmax(-1) for s in (0, 2)]).mean(0)
     torch.testing.assert_close(trained(x).exp(), p)
     again = unlearn(trained, replace(deletion([int(left[0])]), retain=left[1:]), method=method)
-    assert state(again) == state(method.train(RECIPE, digits(), left[1:], seed=SEED, runtime=RUNTIME))
+    assert state(again) == state(method.train(RECIPE, digits(), left[1:], seed=SEED, runtime=RUNTIME).module)
 
 
 def test_weights_travel_through_a_file(tmp_path):
@@ -186,7 +186,7 @@ def test_weights_travel_through_a_file(tmp_path):
     request = deletion([3, 50])
     assert state(unlearn(fresh, request)) == state(unlearn(model(), request))
     one = SISA(shards=2, slices=1)
-    trained = one.train(RECIPE, digits(), np.arange(N), seed=0, runtime=RUNTIME)
+    trained = one.train(RECIPE, digits(), np.arange(N), seed=0, runtime=RUNTIME).module
     save_model(trained, tmp_path / "one.safetensors")
     load_into(one.fresh(RECIPE, digits()), tmp_path / "one.safetensors")
 
@@ -220,7 +220,7 @@ def test_cost_is_what_is_trained_again():
         unlearn(model(), request)
         assert sum(seen) == cost.steps
         seen.clear()
-        METHOD.train(RECIPE, digits(), request.retain, seed=SEED, runtime=RUNTIME)
+        METHOD.train(RECIPE, digits(), request.retain, seed=SEED, runtime=RUNTIME).module
         assert sum(seen) == cost.full_steps
     assert 0 < cost.share < 1
     assert cost.share == cost.steps / cost.full_steps
@@ -246,7 +246,7 @@ def test_expected_cost_is_the_closed_form(shards, slices, k):
 def test_corrections_are_training_from_scratch_on_corrected_records(kind):
     request = mlp_subject().others[kind][0]
     corrected = digits().corrected(request)
-    scratch = METHOD.train(RECIPE, corrected, np.arange(N), seed=SEED, runtime=RUNTIME)
+    scratch = METHOD.train(RECIPE, corrected, np.arange(N), seed=SEED, runtime=RUNTIME).module
     assert state(unlearn(model(), request)) == state(scratch)
     assert state(scratch) != state(model())
 
@@ -259,7 +259,7 @@ def test_deleted_records_are_no_longer_known_better_than_others():
     data.y[:30] = (data.y[:30] + 1) % 10
     method = SISA(shards=1, slices=2)
     recipe = replace(RECIPE, architecture="mlp:64", epochs=40)
-    before = method.train(recipe, data, np.arange(N), seed=1, runtime=RUNTIME)
+    before = method.train(recipe, data, np.arange(N), seed=1, runtime=RUNTIME).module
     after = unlearn(before, deletion(planted), method=method, recipe=recipe, data=data)
     right = [
         (infer_logits(m, data, planted, runtime=RUNTIME)[:, 0].argmax(1) == data.y[:30].numpy()).mean()
@@ -291,13 +291,13 @@ def test_what_it_cannot_do_is_refused():
         with pytest.raises(InvalidInput, match=next(iter(settings))):
             SISA(**settings)
     with pytest.raises(InvalidInput, match="DP-SGD"):
-        METHOD.train(replace(RECIPE, dp_clip=1.0), digits(), np.arange(N), seed=0, runtime=RUNTIME)
+        METHOD.train(replace(RECIPE, dp_clip=1.0), digits(), np.arange(N), seed=0, runtime=RUNTIME).module
     with pytest.raises(InvalidInput, match="once each"):
-        METHOD.train(RECIPE, digits(), np.array([1, 1]), seed=0, runtime=RUNTIME)
+        METHOD.train(RECIPE, digits(), np.array([1, 1]), seed=0, runtime=RUNTIME).module
 
 
 def test_training_tells_what_it_saw():
-    trained = METHOD.trained(RECIPE, digits(), np.arange(0, N, 2), seed=1, runtime=RUNTIME)
+    trained = METHOD.train(RECIPE, digits(), np.arange(0, N, 2), seed=1, runtime=RUNTIME)
     assert np.array_equal(trained.seen_ids, np.arange(0, N, 2))
     assert len(trained.loss) == 5
     assert trained.loss[-1] < trained.loss[0]
