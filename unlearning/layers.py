@@ -26,11 +26,13 @@ class LastLayers:
         weights: names of weights and buffers of these layers.
         modules: names of the modules that own them.
         total: number of layers of the network.
+        first: name of the module that is the first of these layers.
     """
 
     weights: frozenset[str]
     modules: frozenset[str]
     total: int
+    first: str
 
 
 def last_layers(module: nn.Module, x: Tensor, k: int) -> LastLayers:
@@ -87,6 +89,7 @@ def last_layers(module: nn.Module, x: Tensor, k: int) -> LastLayers:
         frozenset(entry for name in found for entry in owned[name]),
         frozenset(found),
         len(layers),
+        layers[max(0, len(layers) - k)],
     )
 
 

@@ -34,6 +34,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "amnesiac": {"repair_epochs": 5},  # nearly every batch of 32 held one of the 60 records: it starts from nothing
     "cf_k": {"epochs": 3},
     "eu_k": {"epochs": 5, "lr": 0.1},
+    "condensation": {"epochs": 8, "alternations": 1, "offline_epochs": 2, "clusters": 5},
     "pruned": {"sparsity": 0.8, "recovery": 3, "settings": '{"epochs": 2}'},
 }
 """Settings that suit 240 records of 64 values and an MLP, where a method's defaults are made for large networks."""
