@@ -47,6 +47,7 @@ class Amnesiac(Method):
     repair_epochs: int = 1
     lr: float | None = None
     name = "amnesiac"
+    knobs = {"repair_epochs": (1, 3, 10)}
     needs = Need.HISTORY | Need.FORGET_DATA | Need.RETAIN_DATA
 
     def __post_init__(self) -> None:
@@ -60,12 +61,6 @@ class Amnesiac(Method):
         request, history, recipe = deletion.request, deletion.history, deletion.recipe
         if history is None:
             raise MissingNeed("amnesiac needs the model's training")
-        strangers = np.setdiff1d(request.forget, history.ids)
-        if strangers.size:
-            raise InvalidInput(
-                f"amnesiac: {strangers.size} of {request.forget.size} forget records are not in the training that is "
-                f"undone, the first {strangers[:5].tolist()}; leave them out"
-            )
         total = recipe.epochs * math.ceil(history.ids.size / recipe.batch_size)
         updates = SensitiveUpdates(deletion.data.positions(request.forget), deletion.data.ids.size, total)
         history.replay(deletion.original, recipe, deletion.data, runtime=deletion.runtime, watcher=updates)

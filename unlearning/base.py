@@ -222,12 +222,12 @@ class Method(ABC):
     def grid(cls, recipe: Recipe) -> Mapping[str, Sequence[Setting]]:
         """Return the values that tuning tries for each setting, {} where there is nothing to tune.
 
-        The learning rate, to which every method with one is sensitive, by half decades from a ten-thousandth of the
-        recipe's rate up to it; and the method's ``knobs``.
+        The learning rate, to which every method with one is sensitive, by half decades from a thousandth of the
+        recipe's rate to ten times it, for deletion has fewer steps than training; and the method's ``knobs``.
         """
         if "lr" not in {one.name for one in dataclasses.fields(cls)}:
             return cls.knobs
-        return {"lr": tuple(float(f"{recipe.lr * 10 ** (-half / 2):.3g}") for half in range(9)), **cls.knobs}
+        return {"lr": tuple(float(f"{recipe.lr * 10 ** (1 - half / 2):.3g}") for half in range(9)), **cls.knobs}
 
     def unlearn(
         self,
@@ -252,9 +252,10 @@ class Method(ABC):
             history: the model's training; for methods with ``Need.HISTORY``.
 
         Raises:
-            InvalidInput: a kind of request that the method does not serve, or a class that stays in part.
+            InvalidInput: a kind of request that the method does not serve, a class that stays in part, records that
+                the data or the history do not have, labels that are no whole numbers.
             MissingNeed: records or a history that it needs and that are not given.
-            UnsupportedModel: half precision, or no weight that may change.
+            UnsupportedModel: half precision, weights that are not finite, or no weight that may change.
             AuditError: the method diverged.
         """
         self._check(model, request, data, history)
@@ -292,19 +293,54 @@ class Method(ABC):
             raise MissingNeed(
                 f"{self.name} needs the model's training (ids and seed, as a History): it undoes steps of it"
             )
+        for need, ids in (
+            (Need.FORGET_DATA, request.forget),
+            (Need.RETAIN_DATA, request.retain),
+            (Need.VALIDATION_DATA, request.validation),
+        ):
+            if need in self.needs:
+                data.positions(ids)  # names ids that the data does not have, before any work
+        if data.y.dtype != torch.int64:
+            raise InvalidInput(
+                f"{self.name}: the data's labels are {data.y.dtype}, and classes are counted with int64; give the "
+                "classes as whole numbers from 0"
+            )
+        if history is not None:
+            _check_history(self.name, request, history)
         if request.kind == "class":
             _check_class(request, data)
-        halves = [name for name, weight in model.named_parameters() if weight.dtype != torch.float32]
-        if halves:
-            raise UnsupportedModel(
-                f"{self.name}: {len(halves)} weights are not float32, the first {halves[0]!r}; half precision loses "
-                "the small steps of unlearning. Convert the model with model.float(), and back afterwards"
-            )
+        _check_weights(self.name, model)
         if not any(weight.requires_grad for weight in model.parameters()):
             raise UnsupportedModel(
                 f"{self.name}: every weight is frozen (requires_grad is False), so nothing can be forgotten; "
                 "unfreeze the layers that may change with requires_grad_(True)"
             )
+
+
+def _check_history(method: str, request: Request, history: History) -> None:
+    strangers = np.setdiff1d(request.forget, history.ids)
+    if strangers.size:
+        raise InvalidInput(
+            f"{method}: {strangers.size} of {request.forget.size} forget records are not in the model's history of "
+            f"{history.ids.size}, the first {strangers[:5].tolist()}; they left no trace to be forgotten: leave them "
+            "out, or give the history of this model"
+        )
+
+
+def _check_weights(method: str, model: nn.Module) -> None:
+    others = [(name, weight.dtype) for name, weight in model.named_parameters() if weight.dtype != torch.float32]
+    if others:
+        name, kind = others[0]
+        raise UnsupportedModel(
+            f"{method}: {len(others)} weights are not float32, the first {name!r} ({kind}); half precision loses the "
+            "small steps of unlearning. Convert the model with model.float(), and back afterwards"
+        )
+    broken = [name for name, value in model.state_dict().items() if not bool(value.isfinite().all())]
+    if broken:
+        raise UnsupportedModel(
+            f"{method}: {len(broken)} weights or statistics of the given model are not finite, the first "
+            f"{broken[0]!r}; there is nothing to forget from. Load another checkpoint"
+        )
 
 
 def _check_class(request: Request, data: DeviceData) -> None:
