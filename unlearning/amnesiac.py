@@ -22,7 +22,6 @@ repair is then a short retraining.
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 

@@ -77,6 +77,7 @@ class DeviceData:
         everything = np.asarray(dataset.ids, dtype=np.int64)
         self.ids = everything if ids is None else np.unique(np.asarray(ids, dtype=np.int64))
         rows = _rows(everything, self.ids)
+        _check_labels(np.asarray(dataset.labels), dataset.name)
         self.y = torch.from_numpy(np.array(dataset.labels[rows], dtype=np.int64)).to(self.device)
         values = np.asarray(dataset.values) if ids is None else np.asarray(dataset.values[rows])
         mean: NDArray[np.float32] | None = None
@@ -229,6 +230,14 @@ def _rows(known: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]
             f"{', ...' if unknown.size > 5 else ''}; held are {known.size} ids ({span})"
         )
     return rows
+
+
+def _check_labels(labels: NDArray[np.generic], name: str) -> None:
+    if labels.dtype.kind not in "iub":
+        raise InvalidInput(
+            f"data set {name!r}: labels are {labels.dtype}, such as {labels[:3].tolist()}; a label is the number of a "
+            "class: give whole numbers from 0, as int64"
+        )
 
 
 def _check_values(values: NDArray[np.generic], name: str) -> None:
