@@ -14,6 +14,7 @@ EXEMPT = {
 
 SETTINGS: dict[str, dict[str, object]] = {
     "controlled": {"settings": '{"epochs": 3}', "points": 5, "halvings": 2},
+    "silver_linings_reading": {"epochs": 2, "fit_steps": 10},
     "noisy_finetune_reading": {"epochs": 2, "every": 12},
     "boundary_expand": {"epochs": 3, "lr": 1e-3},
     "boundary_shrink": {"epochs": 3, "lr": 1e-3},
@@ -34,6 +35,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "amnesiac": {"repair_epochs": 5},  # nearly every batch of 32 held one of the 60 records: it starts from nothing
     "cf_k": {"epochs": 3},
     "eu_k": {"epochs": 5, "lr": 0.1},
+    "unsir": {"repair_epochs": 5},
     "condensation": {"epochs": 8, "alternations": 1, "offline_epochs": 2, "clusters": 5},
     "pruned": {"sparsity": 0.8, "recovery": 3, "settings": '{"epochs": 2}'},
 }
