@@ -37,7 +37,7 @@ def cross_correlation(first: Tensor, second: Tensor) -> Tensor:
         InvalidInput: batches of different shapes, or of one record, which has no spread.
 
     >>> z = torch.tensor([[1.0, 0.0], [-1.0, 3.0], [0.0, 0.0]])
-    >>> cross_correlation(z, -z).diagonal().tolist()
+    >>> cross_correlation(z, -z).diagonal().round(decimals=9).tolist()
     [-1.0, -1.0]
     """
     if first.shape != second.shape or first.ndim != 2 or first.shape[0] < 2:
