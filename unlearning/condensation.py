@@ -45,15 +45,16 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput, UnsupportedModel
 from mnemoscope.unlearning.base import Batch, Deletion, Ids, Method
 from mnemoscope.unlearning.condense import clusters_of, condensed
+from mnemoscope.unlearning.joined import Joined
 from mnemoscope.unlearning.network_parts import Parts, three_parts
 
-__all__ = ["Condensation", "Reduced", "Stage", "reduced_set", "remembrance"]
+__all__ = ["Condensation", "Stage", "reduced_set", "remembrance"]
 
 SLOW, SLOWEST = 0.1, 0.01
 """Rates of the other stages as shares of the first one's: 1e-4 (final part offline, intermediate part online) and 1e-5
@@ -166,7 +167,7 @@ class Condensation(Method):
         )
         size = deletion.recipe.batch_size if self.batch_size is None else self.batch_size
         labels = data.y[data.positions(np.array([one[0] for one in kept], np.int64))]
-        reduced = Reduced(deletion, inputs, labels, residual, size)
+        reduced = Joined(deletion, inputs, labels, residual, size)
         few = remembrance(deletion, self.remembered)
         self._offline(work, deletion, parts, few, size)
         self._online(work, deletion, parts, few, reduced)
@@ -190,7 +191,7 @@ class Condensation(Method):
                 for _ in range(self.offline_epochs):
                     stage.learn(deletion.batches(stream))
 
-    def _online(self, work: nn.Module, deletion: Deletion, parts: Parts, few: Ids, reduced: "Reduced") -> None:
+    def _online(self, work: nn.Module, deletion: Deletion, parts: Parts, few: Ids, reduced: Joined) -> None:
         """Train the beginning on the reduced set and the final part on the remembrance set, then the intermediate."""
         remembered = deletion.stream(few, batch_size=REMEMBERED_BATCH, augment=False)
         beginning = Stage(work, deletion, parts.weights(work, parts.beginning), self.lr)
@@ -246,39 +247,6 @@ class Stage:
         finally:
             for weight, flag in flags:
                 weight.requires_grad_(flag)
-
-
-class Reduced:
-    """The reduced retain set: condensed inputs, and records as they are, in shuffled batches.
-
-    Args:
-        deletion: gives the records and the seed of the order.
-        inputs: (m, ...) float32 condensed inputs.
-        labels: (m,) int64.
-        residual: (r,) int64 ids of records.
-        batch_size: at most this many a step; the steps of an epoch differ by at most one.
-    """
-
-    def __init__(self, deletion: Deletion, inputs: Tensor, labels: Tensor, residual: Ids, batch_size: int) -> None:
-        self._data, self._order = deletion.data, deletion.generator()
-        self._inputs, self._labels = inputs, labels
-        self._positions = deletion.data.positions(residual)
-        self._steps = math.ceil(len(self) / batch_size)
-
-    def __len__(self) -> int:
-        """Return the number of condensed inputs and records together."""
-        return self._labels.numel() + self._positions.numel()
-
-    def batches(self) -> Iterator[Batch]:
-        """Yield the batches of the next epoch, condensed inputs first in each; their ``positions`` are -1."""
-        made = self._labels.numel()
-        order = torch.randperm(len(self), generator=self._order)
-        for part in torch.tensor_split(order, self._steps):
-            ours, rows = part[part < made], self._positions[(part[part >= made] - made).to(self._data.device)]
-            ours = ours.to(self._data.device)
-            x = torch.cat([self._inputs[ours], self._data.inputs(rows)])
-            y = torch.cat([self._labels[ours], self._data.y[rows]])
-            yield Batch(x, y, torch.cat([torch.full_like(ours, -1), rows]))
 
 
 def reduced_set(clusters: Sequence[Ids], forget: Ids) -> tuple[list[Ids], Ids]:

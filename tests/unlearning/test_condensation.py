@@ -17,8 +17,9 @@ from mnemoscope.audit.records.request import Request
 from mnemoscope.audit.testing_methods import MethodSubject
 from mnemoscope.unlearning import METHODS
 from mnemoscope.unlearning.base import Deletion
-from mnemoscope.unlearning.condensation import Reduced, reduced_set, remembrance
+from mnemoscope.unlearning.condensation import reduced_set, remembrance
 from mnemoscope.unlearning.condense import clusters_of, condensed
+from mnemoscope.unlearning.joined import Joined
 from mnemoscope.unlearning.network_parts import features_of, three_parts
 
 FORGET, RETAIN = np.arange(60), np.arange(60, N)
@@ -179,7 +180,7 @@ def test_retained_records_are_condensed_or_kept_and_forget_records_are_neither()
 def test_an_epoch_of_the_reduced_set_has_every_input_once_under_its_label():
     s, run = mlp_subject(), run_of(deletion(range(60)))
     made, labels = torch.arange(7.0)[:, None].expand(7, 64) + 100, torch.arange(7)
-    reduced = Reduced(run, made, labels, np.arange(200, 213), 6)
+    reduced = Joined(run, made, labels, np.arange(200, 213), 6)
     seen, sizes = {}, []
     for batch in reduced.batches():
         sizes.append(batch.y.numel())
