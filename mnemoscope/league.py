@@ -16,6 +16,7 @@ from mnemoscope.one_model_round import run_one_model_round
 from mnemoscope.pipeline import open_workspace, run_plan
 from mnemoscope.preparation import PreparedAudit
 from mnemoscope.progress import Progress
+from mnemoscope.requests import by_request
 
 __all__ = ["DIFFICULTIES", "run_league"]
 
@@ -65,7 +66,9 @@ def run_league(
             result = _audit(
                 one, league, forget, store=store, out=None if out is None else out / name, progress=progress
             )
-            entries.append(LeagueEntry(forget, seed, result))
+            # Ranks compare methods on the same forgotten records, so the audit after each request is one by itself.
+            for request, part in by_request(result):
+                entries.append(LeagueEntry(f"{forget}, {request}" if request else forget, seed, part))
             files.append(f"{name}/result.json")
     table = league_table(
         entries,

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.records.design import Role
+from mnemoscope.audit.statistics.fleet import FleetScores
 from mnemoscope.audit.verdict.endpoints import structure_endpoint
 from mnemoscope.audit.verdict.epsilons import refutations
 from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.procedure import Alternative, FleetAnswers, ProcedureAudit, ProcedureInput
 from mnemoscope.audit.verdict.procedure_scores import reads_both
-from mnemoscope.audit.verdict.result import AuditResult, Endpoint, GateResult, ModelGroup, NotRun
+from mnemoscope.audit.verdict.result import AuditResult, Cost, Endpoint, GateResult, ModelGroup, NotRun, Subject
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan
 from mnemoscope.audit.work.tuned import resolved_settings, tuned_of
 from mnemoscope.planned_records import data_checks, data_summary, refuse_changed_data
@@ -23,9 +24,10 @@ from mnemoscope.preparation import DP_DELTA, PreparedAudit, commit_plan
 from mnemoscope.progress import Progress
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 from mnemoscope.reconstruction import coverage, reconstruct
+from mnemoscope.requests import RequestChain, limitations_of, stages_of
 
 if TYPE_CHECKING:
-    from mnemoscope.audit.models.protocol import TrainsItself, UnlearningMethod
+    from mnemoscope.audit.models.protocol import TrainsItself
     from mnemoscope.audit.models.recipes import Recipe
     from mnemoscope.audit.work.store import Store
     from mnemoscope.audit.work.workspace import ModelRef, Workspace
@@ -66,21 +68,32 @@ def run_plan(
     workspace = open_workspace(prepared)
     # A model that cannot be built is found here: a plan is committed when it can be carried out.
     prepared.check_private_layers(fresh_model(workspace.recipe, workspace.device_data, seed=0))
-    checks, data_gates = data_checks(prepared)
+    stages = stages_of(prepared)
+    whole = stages[-1].prepared  # everything that is to be forgotten is forgotten there
+    checks, data_gates = data_checks(whole)
     committed = commit_plan(plan, prepared.alpha, out)
-    schemes: dict[TrainsItself | None, _Scheme] = {
-        None: _Scheme(prepared, workspace, _private_fleets(prepared, opened))
-    }
-    subjects = []
+    private = _private_fleets(prepared, opened)
+    chain = RequestChain(prepared)
+    found: dict[str, list[Subject]] = {wanted.name: [] for wanted in prepared.subjects}
+    costs: list[Cost] = []
+    schemes: dict[TrainsItself | None, _Scheme] = {}
     refused: dict[str, str] = {}
     recovering: set[str] = set()
-    for i, (wanted, method) in enumerate(zip(prepared.subjects, prepared.methods, strict=True)):
+    count = len(prepared.subjects)
+    rounds = [(stage, i) for stage in stages for i in range(count)]
+    for done, (stage, i) in enumerate(rounds):
+        wanted, method = prepared.subjects[i], prepared.methods[i]
+        if i == 0:
+            own = workspace if stage.number == 1 else open_workspace(stage.prepared)
+            schemes = {None: _Scheme(stage.prepared, own, private)}
         trainer = trainer_of(method)
         if trainer not in schemes:
-            schemes[trainer] = _Scheme(prepared, open_workspace(prepared, trainer=trainer), [])
+            schemes[trainer] = _Scheme(stage.prepared, open_workspace(stage.prepared, trainer=trainer), [])
         scheme = schemes[trainer]
-        models = scheme.models(wanted.name, method)
-        after = scheme.fleets.answers(wanted.name, models)
+        name = stage.title(wanted.name)
+        models = chain.models(stage, wanted.name, method, scheme.workspace)
+        after = scheme.fleets.answers(name, models)
+        scores: list[FleetScores] = []
         gates = [*data_gates, *scheme.fleets.gates(committed)]
         with watch.step("reconstruct"):
             recovered, why_not = reconstruct(
@@ -89,39 +102,45 @@ def run_plan(
             refused |= why_not
             recovering |= {row.attack for row in recovered}
         with watch.step("score"):
-            told.step("score", i, len(prepared.subjects))
+            told.step("score", done, len(rounds))
             subject = scheme.audit.subject(
-                wanted.name,
+                name,
                 after,
                 method=method.name,
                 settings=_flat(resolved_settings(wanted, plan.folder)),
                 trained_against=getattr(method, "trains_against", ()),
                 gates=gates,
-                models=scheme.fleets.groups(wanted.name, models, method.name),
+                models=scheme.fleets.groups(name, models, method.name),
                 flags=() if committed else ("exploratory",),
                 cost_fraction=scheme.workspace.cost_fraction(models[0].fleet),
                 structure=scheme.fleets.structure(models),
                 reconstructed=recovered,
+                on_scores=scores.append,
             )
-            subjects.append(replace(subject, tuned=tuned_of(wanted, plan.folder)))
-            told.step("score", i + 1, len(prepared.subjects))
+            found[wanted.name].append(replace(subject, tuned=tuned_of(wanted, plan.folder)))
+            chain.add(stage, wanted.name, method, subject, scores[0], scheme.audit)
+            told.step("score", done + 1, len(rounds))
+        if i + 1 == count:
+            costs += [cost for one in schemes.values() for cost in stage.costs(one.workspace.costs)]
+    subjects = tuple(subject for several in found.values() for subject in several)
     result = AuditResult(
         title=plan.name,
         mode="procedure",
         created_at=timestamp(),
-        data=data_summary(prepared, checks),
+        data=data_summary(whole, checks),
         plan=prepared.plan_summary(committed),
         limits=limits_of("procedure", has_fleet=True, policy=prepared.policy),
-        subjects=tuple(subjects),
+        subjects=subjects,
         environment=environment(workspace.device_name),
-        costs=(*(cost for scheme in schemes.values() for cost in scheme.workspace.costs), *watch.costs()),
+        costs=(*costs, *watch.costs()),
         not_run=_not_run(prepared),
         coverage=coverage(
             [attack.name for attack in prepared.attacks],
             [attack.name for attack in prepared.reconstructions if attack.name in recovering],
             {name: reason for name, reason in refused.items() if name not in recovering},
         ),
-        limitations=(*LIMITATIONS, *_of_canaries(prepared)),
+        requests=chain.rows,
+        limitations=(*LIMITATIONS, *_of_canaries(prepared), *limitations_of(prepared)),
         warnings=tuple(dict.fromkeys(line for subject in subjects for line in refutations(subject.epsilons))),
     )
     if out is not None:
@@ -175,15 +194,6 @@ class _Scheme:
             told.step("controls", 1, 2)
             self.audit.negative_control  # noqa: B018
             told.step("controls", 2, 2)
-
-    def models(self, name: str, method: "UnlearningMethod") -> "tuple[ModelRef, ...]":
-        """The fleet after deletion."""
-        from mnemoscope.unlearning.retrain import Retrain
-
-        if isinstance(method, Retrain):
-            # Exact retraining as a subject is the third fleet: other seeds than the reference, trained like it.
-            return self.workspace.fleet("retrained", replica="C")
-        return self.workspace.unlearned(name, method)
 
 
 def open_workspace(

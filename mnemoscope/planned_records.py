@@ -106,6 +106,8 @@ def data_summary(prepared: PreparedAudit, checks: tuple[Check, ...]) -> DataSumm
         f"in each of {design.n_models} models about {counts[Role.KEPT]} kept, {counts[Role.FORGOTTEN]} forgotten, "
         f"{counts[Role.NEVER]} never seen; each record {'/'.join(map(str, per_record))} times"
     )
+    if (total := prepared.requests.total) > 1:
+        note += f"; those forgotten are named by {total} requests, one after another"
     if prepared.canary_note:
         note += f". Not the records as they are: {prepared.canary_note}"
     sets = [record_set("audited", design.audited, note)]

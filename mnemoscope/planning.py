@@ -1,6 +1,7 @@
 """Before any work: what a plan will train and how long it takes, and work orders for training it elsewhere."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from mnemoscope.audit.work.plan import Plan
 from mnemoscope.pipeline import open_workspace
 from mnemoscope.preparation import PreparedAudit
 from mnemoscope.progress import Progress
+from mnemoscope.requests import after_request
 
 if TYPE_CHECKING:
     from mnemoscope.audit.work.exchange import ExportReport
@@ -24,7 +26,10 @@ FLEETS: tuple[tuple["FleetName", "Replica"], ...] = (("before", "A"), ("retraine
 
 
 def _fleets(prepared: PreparedAudit) -> list[tuple["FleetName", "Replica"]]:
-    """The fleets an audit trains: a subject that retrains and attacks on both versions each want one more."""
+    """The fleets an audit trains: a subject that retrains and attacks on both versions each want one more.
+
+    Several requests want those that are retrained once for each.
+    """
     from mnemoscope.unlearning.retrain import Retrain
 
     more: list[tuple[FleetName, Replica]] = []
@@ -48,7 +53,11 @@ def check_plan(plan: Plan, *, store: str | Path, progress: Progress | None = Non
     prepared = PreparedAudit(plan, store=Store(store), progress=progress)
     subjects = prepared.subjects
     own = sum(trainer_of(method) is not None for method in prepared.methods)
-    fleets = len(_fleets(prepared)) + len(plan.defences.dp_noise) + own * len(FLEETS)
+    requests = prepared.requests.total
+    fleets = len(plan.defences.dp_noise) + sum(
+        (1 + own * ((name, replica) != ("retrained", "C"))) * (requests if name == "retrained" else 1)
+        for name, replica in _fleets(prepared)
+    )
     design = prepared.design
     each = _seconds_a_model(prepared)
     todo = fleets * design.n_models
@@ -57,9 +66,13 @@ def check_plan(plan: Plan, *, store: str | Path, progress: Progress | None = Non
         f"plan        {plan.name}, digest {plan.digest}",
         f"data        {prepared.dataset.name}: {prepared.dataset.ids.size:,} records, "
         f"{len(prepared.dataset.classes)} classes",
-        "roles       " + ", ".join(f"{role.name.lower()} {n:,}" for role, n in _counts(prepared)) + " in model 0",
+        "roles       "
+        + ", ".join(f"{role.name.lower()} {n:,}" for role, n in _counts(prepared))
+        + " in model 0"
+        + (" after the first request" if requests > 1 else ""),
         f"to train    {fleets} fleets of {design.n_models} models: {todo}; then {len(subjects)} ways of deleting: "
-        + ", ".join(subject.name for subject in subjects),
+        + ", ".join(subject.name for subject in subjects)
+        + (f"; {requests} requests one after another, retrained models and an audit for each" if requests > 1 else ""),
         f"time        about {each:.2g} s a model one by one, so at most {todo * each / 60:.1f} min for the fleets, "
         "less where models are trained together or in the store already; the methods come on top",
         f"attacks     {', '.join(attack.name for attack in prepared.attacks)}; primary: {prepared.primary}",
@@ -107,11 +120,16 @@ def export_orders(plan: Plan, folder: Path, *, store: str | Path, progress: Prog
     design = prepared.design
     # The order in which an audit asks its models: an adopted logits file stands in for exactly these answers.
     asked = np.concatenate([design.audited, design.records(0, Role.POPULATION), design.records(0, Role.TEST)])
-    return export_plan(
-        open_workspace(prepared),
-        folder,
-        ids=asked,
-        queries=plan.attacks.queries,
-        fleets=_fleets(prepared),
-        answers_suffice=not prepared.live and len(prepared.query_groups) == 1,
-    )
+    reports = [
+        export_plan(
+            open_workspace(after_request(prepared, number)),
+            folder,
+            ids=asked,
+            queries=plan.attacks.queries,
+            fleets=[one for one in _fleets(prepared) if number == 1 or one[0] == "retrained"],
+            answers_suffice=not prepared.live and len(prepared.query_groups) == 1,
+        )
+        for number in range(1, prepared.requests.total + 1)
+    ]
+    orders = tuple(order for report in reports for order in report.orders)
+    return replace(reports[0], orders=orders, present=sum(report.present for report in reports))

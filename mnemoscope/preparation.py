@@ -24,11 +24,12 @@ from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.canaries import in_place_of_sources, plant_canaries
 from mnemoscope.audit.records.design import Design, Role, random_design
 from mnemoscope.audit.records.request import select_records, selection_beside
+from mnemoscope.audit.records.requests import deal_requests
 from mnemoscope.audit.rng import child_seed
 from mnemoscope.audit.statistics.measures import Canaries, Measure
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.policy import Policy, load_policy
-from mnemoscope.audit.verdict.power import Power, choose_alpha, whole_rule_power
+from mnemoscope.audit.verdict.power import Power, choose_alpha, least_power
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import Cost, PlanSummary
 from mnemoscope.audit.work.keys import content_key
@@ -123,6 +124,9 @@ class PreparedAudit:
             self.dataset: Dataset = plan.load_dataset()
             self.design = plan_design(plan, self.dataset)
             self.canaries = self._plant_canaries()
+            self.requests = deal_requests(self.design, plan.design.requests)
+            # Where requests come one after another, the first leaves the fewest forgotten records to count.
+            self.design = self.requests.step(1)
         self.policy: Policy = load_policy(plan.policy)
         self._check_counts()
         online = tuple(name for name in DEFAULT_ATTACKS if not name.endswith("_offline"))
@@ -206,11 +210,17 @@ class PreparedAudit:
 
     def _check_models(self) -> None:
         """Refuse attacks for which this design has too few models, before any is trained."""
-        role = self.design.roles_of(self.design.audited)
         for both, games in ((False, ("forgetting",)), (True, ("difference-never", "difference-kept"))):
             playing = [attack for attack in self.attacks if reads_both(attack) is both]
             for game in games:
-                check_model_counts(playing, GAMES[game].side(role), self.design.fold)
+                for role in self._roles:
+                    check_model_counts(playing, GAMES[game].side(role), self.design.fold)
+
+    @cached_property
+    def _roles(self) -> list[NDArray[np.int8]]:
+        """Roles of the audited records, (m, n), after each request."""
+        steps = [self.requests.step(number) for number in range(1, self.requests.total + 1)]
+        return [step.roles_of(step.audited) for step in steps]
 
     def _plant_canaries(self) -> Canaries | None:
         """Put noisy copies in the place of the audited records, where the plan asks for it."""
@@ -293,27 +303,33 @@ class PreparedAudit:
             raise InvalidInput(
                 f"design.audited={self.design.audited.size}: leaves {each} forgotten or never-seen records a model; "
                 f"allowed: at least {LEAST_A_MODEL} of each. Audit more records, or change design.counts"
+                + (f", or ask for fewer than design.requests={total}" if (total := self.requests.total) > 1 else "")
             )
         if (epochs := self.plan.build_recipe().epochs) < 1:
             raise InvalidInput(f"recipe.overrides.epochs={epochs}: must be at least 1, or no record is ever seen")
 
     @cached_property
     def powers(self) -> list[Power]:
-        """Whole-rule power of every candidate alpha, from counts alone; equal counts share one simulation."""
+        """Whole-rule power of every candidate alpha, from counts alone; equal counts share one simulation.
+
+        Where requests come one after another it is the least over the audits after each of them.
+        """
         chosen = [a for a in self.attacks if a.name == self.primary]
-        attack = told_inclusion(chosen, GAMES["forgetting"], self.design.role)[0]
-        role = self.design.roles_of(self.design.audited)
+        audits: list[tuple[Attack, NDArray[np.int8]]] = []
+        for number, role in enumerate(self._roles, 1):
+            whole = self.requests.step(number).role
+            audits.append((told_inclusion(chosen, GAMES["forgetting"], whole)[0], role))
         alphas = self.policy.candidates()
-        n_population = self._count(Role.POPULATION) if Need.POPULATION in attack.needs else 0
-        parts = self._power_parts(attack, role, alphas, n_population)
+        n_population = self._count(Role.POPULATION) if Need.POPULATION in chosen[0].needs else 0
+        each = [self._power_parts(attack, role, alphas, n_population) for attack, role in audits]
+        parts = each[0] if len(each) == 1 else {"requests": each}
         key = content_key("power", POWER_VERSION, parts)
         entry = None if self.store is None else self.store.get(key)
         if entry is not None:
             return [Power(float(a), int(k), int(n), float(c)) for a, k, n, c in json.loads(str(entry.meta["powers"]))]
         with self.watch.step("simulate the power"):
-            powers = whole_rule_power(
-                attack,
-                role,
+            powers = least_power(
+                audits,
                 self.design.fold,
                 self.policy,
                 alphas=alphas,

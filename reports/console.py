@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.result import AuditResult, Check, Subject
 from mnemoscope.reports import phrases
-from mnemoscope.reports.facts import accuracy, both_versions, claims, gap, headline, next_step, sanity_checks
+from mnemoscope.reports.facts import (
+    accuracy,
+    both_versions,
+    by_subject,
+    claims,
+    gap,
+    headline,
+    next_step,
+    request_of,
+    sanity_checks,
+)
 from mnemoscope.reports.schema import result_digest
 
 if TYPE_CHECKING:
@@ -113,7 +123,7 @@ def _sanity_lines(result: AuditResult, checks: tuple[Check, ...]) -> list[str]:
     lines.append("accuracy, before -> after:")
     many = len(result.subjects) > 1
     for s in result.subjects:
-        name = f"{phrases.plain(s.name, 24)}: " if many else ""
+        name = f"{_name(result, s)}: " if many else ""
         lines.append(f"{name}{_change(s, 'forget')}; {_change(s, 'holdout')}")
     counts = [
         f"{records} {e.n:,}"
@@ -145,11 +155,13 @@ def _table(page: _Page, result: AuditResult) -> None:
         mark = MARKS[phrases.SHAPES[v.word]][page.plain]
         after = accuracy(s, "holdout", "before" if result.mode == "membership" else "after")
         counts = "" if h.after.k is None else f" ({h.after.k:,} of {h.after.n:,})"
-        name = page.text(s.name, 19)[:16]
+        row = request_of(result, s)
+        name = page.text(s.name if row is None else row.subject, 19)[:16]
         cells((name, f"{mark} {v.word}", _short(h.after) + counts, _short(h.retrained), _short(after)), COLOURS[v.word])
         ci = page.text(phrases.interval(h.after)) if h.after.value is not None else ""
         twin = "" if h.retrained.k is None else f"({h.retrained.k:,})"
-        cells(("", f"    tier {v.tier}" if v.tier else "    no tier", ci, twin, "holdout"))
+        request = "" if row is None else f"request {row.request} of {row.requests}"
+        cells((request, f"    tier {v.tier}" if v.tier else "    no tier", ci, twin, "holdout"))
     page.line()
 
 
@@ -166,13 +178,13 @@ def _verdict_lines(s: Subject, *, plain: bool) -> list[str]:
     return lines
 
 
-def _compact_verdict(s: Subject) -> str:
+def _compact_verdict(result: AuditResult, s: Subject) -> str:
     v = s.verdict
     extra = [*([v.direction] if v.direction else []), *v.flags]
     more = f" (and {len(v.reasons) - 1} more reasons)" if len(v.reasons) > 1 else ""
     why = f" {v.reasons[0]}{more}" if v.reasons else ""
     marks = f" [{', '.join(extra)}]" if extra else ""
-    return f"{phrases.plain(s.name, 24)}: {v.word}{marks}.{why}"
+    return f"{_name(result, s)}: {v.word}{marks}.{why}"
 
 
 def _count_lines(result: AuditResult, s: Subject) -> list[str]:
@@ -188,7 +200,7 @@ def _count_lines(result: AuditResult, s: Subject) -> list[str]:
 
 def _compact_counts(result: AuditResult, s: Subject) -> str:
     over = f"over-forgotten tail {phrases.estimate(headline(result, s).over)}"
-    return f"{phrases.plain(s.name, 24)}: {over}; accuracy minus retrained {phrases.estimate(gap(s), 'difference')}"
+    return f"{_name(result, s)}: {over}; accuracy minus retrained {phrases.estimate(gap(s), 'difference')}"
 
 
 def _claim_lines(result: AuditResult) -> list[str]:
@@ -203,6 +215,48 @@ def _claim_lines(result: AuditResult) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def _request_table(page: _Page, result: AuditResult) -> None:
+    """A table a subject: what is found of all, of the newest and of the first request's records, after each request."""
+    first = result.requests[0]
+    at = "" if first.fpr is None else f" at {phrases.percent(first.fpr)} FPR"
+    head = f"{first.requests}, one after another; TPR of {first.attack}{at} on records asked for so far, with intervals"
+    page.section("Requests", [head])
+    widths = (8, 13, 13, 13, 13)
+
+    def cells(parts: Iterable[str], style: str = "") -> None:
+        *most, last = (page.text(part) for part in parts)
+        page.line(" ".join([*(f"{p:<{w}}" for p, w in zip(most, widths, strict=True)), last]).rstrip(), style)
+
+    for rows in by_subject(result):
+        page.line()
+        page.line(page.text(rows[0].subject, 60), "bold")
+        cells(("after", "all so far", "retrained", "newest", "first", "first, change"), "bold")
+        for row in rows:
+            rates = (row.tpr, row.retrained, row.newest, row.first)
+            cells([f"{row.request} of {row.requests}", *map(_short, rates), _short(row.first_change, "difference")])
+            cells(["", *map(_limits, rates), _limits(row.first_change, "difference")])
+        gaps = [f"after {row.request}: {_with_limits(row.test_gap, 'difference')}" for row in rows]
+        page.section("", [f"test accuracy minus retrained, {'; '.join(gaps)}"])
+    page.line()
+
+
+def _limits(e: Estimate, kind: phrases.Kind = "rate") -> str:
+    if e.value is None or e.low is None or e.high is None:
+        return ""
+    low, high = (phrases.percent(end, unit=False, sign=kind == "difference") for end in (e.low, e.high))
+    return f"[{low}, {high}]"
+
+
+def _with_limits(e: Estimate, kind: phrases.Kind = "rate") -> str:
+    return f"{_short(e, kind)} {_limits(e, kind)}".rstrip()
+
+
+def _name(result: AuditResult, s: Subject) -> str:
+    """A subject's name, cut short but for the request it was audited after."""
+    row = request_of(result, s)
+    return phrases.plain(s.name, 24) if row is None else phrases.plain(row.subject, 24) + row.audit[len(row.subject) :]
+
+
 def _version_lines(result: AuditResult) -> list[str]:
     """What who holds both versions can tell: description, which exact retraining does not take away either."""
     lines = []
@@ -210,7 +264,7 @@ def _version_lines(result: AuditResult) -> list[str]:
         if (found := both_versions(s)) is None:
             continue
         after, retrained = found
-        name = f"{phrases.plain(s.name, 24)}: " if len(result.subjects) > 1 else ""
+        name = f"{_name(result, s)}: " if len(result.subjects) > 1 else ""
         beside = "no retrained model beside it" if retrained is None else f"retrained {_short(retrained.auc, 'score')}"
         lines.append(f"{name}AUC {phrases.estimate(after.auc, 'score')}; {beside}")
     if lines:
@@ -241,7 +295,7 @@ def render_first_screen(result: AuditResult, *, console: "Console", report_path:
         words = dict.fromkeys(s.verdict.word for s in result.subjects)
         sentences = {s.verdict.word: s.verdict.sentence for s in result.subjects}
         page.section("Verdict", [f"{word}: {sentences[word]}" for word in words])
-        page.section("", [_compact_verdict(s) for s in result.subjects])
+        page.section("", [_compact_verdict(result, s) for s in result.subjects])
         h = headline(result, result.subjects[0])
         page.section("Counts", [f"in the table: {h.attack}, {h.game} game, residual tail"])
         if result.mode != "membership":
@@ -250,6 +304,8 @@ def render_first_screen(result: AuditResult, *, console: "Console", report_path:
         for s in result.subjects:
             page.section("Verdict", _verdict_lines(s, plain=page.plain), COLOURS[s.verdict.word])
             page.section("Counts", _count_lines(result, s))
+    if result.requests:
+        _request_table(page, result)
     if versions := _version_lines(result):
         page.section("Versions", versions)
     if claimed := _claim_lines(result):
@@ -258,7 +314,7 @@ def render_first_screen(result: AuditResult, *, console: "Console", report_path:
     if power.value is not None and result.plan.alpha is not None:
         text = f"chance of WITHIN BOUND when nothing leaks, simulated from the counts: {phrases.estimate(power)}"
         page.section("", [text])
-    named = [(f"{phrases.plain(s.name, 24)}: " if many else "", s.verdict) for s in result.subjects]
+    named = [(f"{_name(result, s)}: " if many else "", s.verdict) for s in result.subjects]
     page.section("Meaning", [f"{name}{v.meaning}" for name, v in named])
     steps = [f"{name}{step}" for (name, _), s in zip(named, result.subjects, strict=True) if (step := next_step(s))]
     page.section("Next", steps or ["nothing more is needed to decide"])

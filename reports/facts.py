@@ -11,6 +11,7 @@ from mnemoscope.audit.verdict.result import (
     EpsilonRow,
     Finding,
     ModelRole,
+    RequestRow,
     Subject,
     Tail,
     TprAt,
@@ -21,11 +22,13 @@ __all__ = [
     "Headline",
     "accuracy",
     "both_versions",
+    "by_subject",
     "claims",
     "gap",
     "headline",
     "main_game",
     "next_step",
+    "request_of",
     "primary_curves",
     "sanity_checks",
     "tpr_at",
@@ -137,6 +140,17 @@ def accuracy(subject: Subject, records: str, models: ModelRole) -> Estimate:
     """Accuracy of one set of models on one set of records."""
     found = _utility(subject, records, models)
     return Estimate(None, reason=NOT_MEASURED) if found is None else found.accuracy
+
+
+def by_subject(result: AuditResult) -> list[list[RequestRow]]:
+    """The rows of requests one after another, grouped by subject, in the order in which they come."""
+    names = dict.fromkeys(row.subject for row in result.requests)
+    return [[row for row in result.requests if row.subject == name] for name in names]
+
+
+def request_of(result: AuditResult, subject: Subject) -> RequestRow | None:
+    """The row of the request after which a subject was audited; None where there was one request."""
+    return next((row for row in result.requests if row.audit == subject.name), None)
 
 
 def claims(subject: Subject) -> list[EpsilonRow]:

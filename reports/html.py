@@ -10,7 +10,7 @@ from mnemoscope.audit.answers.games import GAMES
 from mnemoscope.audit.verdict.result import AuditResult, Subject
 from mnemoscope.reports import phrases
 from mnemoscope.reports.drawing import overview, subject_figures
-from mnemoscope.reports.facts import accuracy, gap, headline, main_role, next_step, sanity_checks
+from mnemoscope.reports.facts import accuracy, by_subject, gap, headline, main_role, next_step, sanity_checks
 from mnemoscope.reports.schema import RESULT_NAME, from_json, result_digest, to_json, without_individuals, write_whole
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def render_html(result: AuditResult, *, figures: bool = True) -> str:
     return template.render(
         r=result,
         subjects=subjects,
+        requests=by_subject(result),
         overview=overview(result) if figures else None,
         digest=result_digest(result),
         record_checks=records,

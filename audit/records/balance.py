@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["balanced_roles", "fold_of_models"]
+__all__ = ["balanced_roles", "deal_cells", "fold_of_models"]
 
 Ints = NDArray[np.int64]
 
@@ -100,3 +100,90 @@ def _move(block: NDArray[np.int8], role: int, most: int, least: int, amount: int
         back = np.flatnonzero((block[most] < role) & (block[least] > role))
         chosen = np.concatenate([chosen, rng.permutation(given)[:rest], rng.permutation(back)[:rest]])
     block[most, chosen], block[least, chosen] = block[least, chosen], block[most, chosen]
+
+
+def deal_cells(
+    cells: NDArray[np.bool_], parts: int, fold: NDArray[np.int8], rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """Deal the marked cells of every record to parts, as evenly as they divide.
+
+    Records with the same number of marked cells have the same number in each part: the first parts take what does not
+    divide. In each fold a record's cells are dealt evenly too, to within one. Within a fold every model's share of a
+    part is the floor or the ceiling of its even share, as far as swaps within records can reach that: the search along
+    chains of models finds such a deal wherever there is one.
+
+    Args:
+        cells: (m, n) bool.
+        parts: how many, at least 1.
+        fold: (m,) int8, fold of each model.
+        rng: source of the deal and of the choice of swaps.
+
+    Returns:
+        (m, n) int16: number of the part from 0 on, -1 where the cell is not marked.
+    """
+    n = cells.shape[1]
+    folds = int(fold.max()) + 1 if fold.size else 0
+    # Cards 0, 1, .., 0, 1, .. along a record's cells, fold by fold: any stretch of them is even. Which fold comes first
+    # is drawn for every record, so that no fold has more of a part.
+    turn = rng.permuted(np.tile(np.arange(folds), (n, 1)), axis=1)
+    order = np.where(cells, turn[:, fold].T + rng.random(cells.shape), np.inf)
+    place = order.argsort(axis=0).argsort(axis=0)
+    part: NDArray[np.int16] = np.where(cells, place % parts, -1).astype(np.int16)
+    for number in range(folds):
+        models = np.flatnonzero(fold == number)
+        block = part[models]
+        for one in range(parts - 1):
+            _even_part(block, one, rng)
+        part[models] = block
+    return part
+
+
+def _even_part(block: NDArray[np.int16], part: int, rng: np.random.Generator) -> None:
+    """Bring the rows' counts of a part to their even shares, in place, in exchange for later parts alone."""
+    left = (block >= part).sum(axis=1)
+    count = (block == part).sum(axis=1)
+    share = left * (count.sum() / max(1, int(left.sum())))
+    low, high = np.floor(share + 1e-9).astype(np.int64), np.ceil(share - 1e-9).astype(np.int64)
+    while True:
+        if (count > high).any():
+            chain = _chain(block, part, count > high, count < high, rng)
+        elif (count < low).any():
+            chain = _chain(block, part, count > low, count < low, rng)
+        else:
+            return
+        if not chain:
+            return
+        for giver, taker in zip(chain, chain[1:], strict=False):
+            column = rng.choice(np.flatnonzero((block[giver] == part) & (block[taker] > part)))
+            block[giver, column], block[taker, column] = block[taker, column], block[giver, column]
+        count[chain[0]] -= 1
+        count[chain[-1]] += 1
+
+
+def _chain(
+    block: NDArray[np.int16],
+    part: int,
+    sources: NDArray[np.bool_],
+    sinks: NDArray[np.bool_],
+    rng: np.random.Generator,
+) -> list[int]:
+    """Return a shortest chain of rows, from a source to a sink, each of which can hand the part on to the next."""
+    # float32: counts of columns, and a matrix product of integers is not done by BLAS.
+    able = (block == part).astype(np.float32) @ (block > part).astype(np.float32).T > 0
+    before = {int(row): -1 for row in rng.permutation(np.flatnonzero(sources))}
+    frontier = list(before)
+    while frontier:
+        reached = []
+        for row in frontier:
+            for other in rng.permutation(np.flatnonzero(able[row])).tolist():
+                if other in before:
+                    continue
+                before[other] = row
+                if sinks[other]:
+                    chain = [other]
+                    while before[chain[-1]] >= 0:
+                        chain.append(before[chain[-1]])
+                    return chain[::-1]
+                reached.append(other)
+        frontier = reached
+    return []

@@ -16,7 +16,7 @@ from mnemoscope.audit.records.folders import image_files, read_images
 from mnemoscope.audit.records.index import nearest, some, value_digests
 from mnemoscope.audit.rng import generator
 
-__all__ = ["Request", "refuse_overlaps", "select_records", "selection_beside"]
+__all__ = ["Kind", "Request", "refuse_overlaps", "select_records", "selection_beside"]
 
 Ids = NDArray[np.int64]
 Kind = Literal["records", "class", "features", "labels"]

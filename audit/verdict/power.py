@@ -32,7 +32,7 @@ from mnemoscope.audit.verdict.endpoints import (
 from mnemoscope.audit.verdict.policy import POWER_SHOWN_AT_MOST, Policy
 from mnemoscope.audit.verdict.result import Endpoint
 
-__all__ = ["Power", "choose_alpha", "whole_rule_power"]
+__all__ = ["Power", "choose_alpha", "least_power", "whole_rule_power"]
 
 RETAINED_AT_MOST = 0.5
 """The assumed retained TPR is power_retained_factor x alpha, but no more than this: at 1 it would have no spread."""
@@ -166,6 +166,40 @@ def whole_rule_power(
             if on_run is not None:
                 on_run(done, runs)
         powers.append(Power(alpha, passed, done, policy.control_level))
+        if powers[-1].suffices(policy):
+            break
+    return powers
+
+
+def least_power(
+    audits: Sequence[tuple[Attack, NDArray[np.int8]]],
+    fold: NDArray[np.integer],
+    policy: Policy,
+    *,
+    alphas: Sequence[float],
+    n_population: int = 0,
+    on_run: Callable[[int, int], None] | None = None,
+) -> list[Power]:
+    """Return the least power over several audits at each alpha, up to the first at which all of them have enough.
+
+    Args:
+        audits: the primary attack and the (m, n) int8 roles of each; one audit gives what ``whole_rule_power`` does.
+        fold: (m,) folds of models.
+        policy: bounds and levels.
+        alphas: candidate FPRs, ascending.
+        n_population: population records, for attacks that need them.
+        on_run: called with (done, total).
+    """
+    powers: list[Power] = []
+    for alpha in alphas:
+        found: list[Power] = []
+        for attack, role in audits:
+            found += whole_rule_power(
+                attack, role, fold, policy, alphas=[alpha], n_population=n_population, on_run=on_run
+            )
+            if not found[-1].suffices(policy):
+                break
+        powers.append(min(found, key=lambda power: power.passed / power.runs))
         if powers[-1].suffices(policy):
             break
     return powers

@@ -4,7 +4,7 @@ A design of random roles fixes, for every model and audited record, whether it w
 Three retrained fleets with different seeds serve as reference (A), as negative control (B) and as a subject (C).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -151,6 +151,7 @@ class ProcedureAudit(ScoredFleets):
         trained_against: Sequence[str] = (),
         structure: Endpoint | None = None,
         reconstructed: Sequence[Reconstructed] = (),
+        on_scores: Callable[[FleetScores], None] | None = None,
     ) -> Subject:
         """Audit one deletion procedure.
 
@@ -168,6 +169,7 @@ class ProcedureAudit(ScoredFleets):
             trained_against: attacks the method trained against; they are no evidence for it.
             structure: P6, from whoever holds the models themselves.
             reconstructed: what attacks that recover data reached, from the same.
+            on_scores: given the primary attack's scores in the forgetting game.
 
         Returns:
             The subject with its verdict and all numbers behind it.
@@ -175,6 +177,8 @@ class ProcedureAudit(ScoredFleets):
         inputs, policy, alpha = self.inputs, self.policy, self.alpha
         reference = inputs.reference(after)
         scored = {a: self.score(attack, "forgetting", reference) for a, attack in self.attacks.items()}
+        if on_scores is not None:
+            on_scores(scored[self.primary.name])
         endpoints: list[Endpoint] = [] if structure is None else [structure]
         own_gates = [self.positive_control, self.negative_control]
         if alpha is not None:

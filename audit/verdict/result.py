@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.successive import RequestRow
 from mnemoscope.audit.verdict.tuned import Tuned
 
 __all__ = [
@@ -29,13 +30,14 @@ __all__ = [
     "PlanSummary",
     "Reconstructed",
     "RecordSet",
+    "RequestRow",
     "Subject",
     "TprAt",
     "Utility",
     "Verdict",
 ]
 
-SCHEMA_VERSION = "1.2.0"
+SCHEMA_VERSION = "1.3.0"
 
 Word = Literal["WITHIN BOUND", "OUTSIDE BOUND", "INCONCLUSIVE", "NOT ASSESSED"]
 Tier = Literal["A", "B", "C", "D"]
@@ -477,4 +479,5 @@ class AuditResult:
     schema_version: str = SCHEMA_VERSION
     edition: Literal["public", "internal", "restricted"] = "internal"
     coverage: tuple[Coverage, ...] = ()
+    requests: tuple[RequestRow, ...] = ()
     warnings: tuple[str, ...] = field(default=())

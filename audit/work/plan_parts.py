@@ -78,6 +78,9 @@ class DesignPlan:
         validation: records that methods of deletion may train on, for those that need some; never scored.
         folds: folds of models, for attacks that learn.
         counts: kept, forgotten, never for each audited record: shares that add to 1, or numbers of models.
+        requests: deletion requests that come one after another, each audited: the records that a model has to forget
+            are dealt to them. Each request has its share of the models in which a record is forgotten, so that early
+            requests rest on few; give ``counts`` more of those.
     """
 
     mode: Literal["random-roles"] = "random-roles"
@@ -91,6 +94,7 @@ class DesignPlan:
     records: str | None = None
     folds: Positive = 2
     counts: tuple[Share, Share, Share] = (1 / 3, 1 / 3, 1 / 3)
+    requests: Positive = 1
 
     __pydantic_config__ = STRICT
 

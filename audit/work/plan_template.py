@@ -32,6 +32,7 @@ calibration = 200
 test = 297                # for accuracy
 folds = 2
 # counts = [24, 24, 24]   # models in which each audited record is kept, forgotten, never seen; thirds by default
+# requests = 3            # deletions one after another, each audited; 1 by default
 
 [recipe]                  # how models are trained
 name = "digits-mlp"

@@ -97,6 +97,11 @@ class Plan:
             primary = self.attacks.primary
             if primary is not None and primary not in self.attacks.run and primary not in short:
                 faults.append(f"attacks.primary={primary!r} is not in attacks.run{nearest(primary, self.attacks.run)}")
+        if self.league is not None and self.league.mode == "one-model" and self.design.requests > 1:
+            faults.append(
+                f"design.requests={self.design.requests}: several requests are audited over a fleet; "
+                "league.mode='one-model' makes one. Set it to 1, or league.mode to 'procedure'"
+            )
         if faults:
             raise InvalidInput("; ".join(faults))
 
@@ -126,6 +131,8 @@ class Plan:
         for later in ("validation", "records"):  # plans made before there were such keys keep their digest
             if not parts["design"][later]:
                 del parts["design"][later]
+        if parts["design"]["requests"] == 1:
+            del parts["design"]["requests"]
         for subject in parts["subjects"]:
             if subject["tuned"] is None:
                 del subject["tuned"]

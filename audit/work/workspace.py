@@ -25,6 +25,7 @@ from mnemoscope.audit.models.stacking import choose_stack
 from mnemoscope.audit.records.design import Design, Role
 from mnemoscope.audit.rng import child_seed
 from mnemoscope.audit.verdict.result import Cost
+from mnemoscope.audit.work.chain import NextRequest
 from mnemoscope.audit.work.engines import Engine, SerialEngine, Task
 from mnemoscope.audit.work.keys import Json, content_key, ids_digest, plain_json
 from mnemoscope.audit.work.orders import TRAINED_ON, FleetName, ModelOrder, Replica, fleet_orders
@@ -204,29 +205,43 @@ class Workspace:
             offered |= Need.VALIDATION_DATA
         return offered | (Need.HISTORY if self.stack == 1 else Need.NOTHING)
 
-    def unlearned(self, name: str, method: "UnlearningMethod") -> tuple[ModelRef, ...]:
+    def unlearned(
+        self, name: str, method: "UnlearningMethod", *, request: NextRequest | None = None
+    ) -> tuple[ModelRef, ...]:
         """Return the fleet "before" after a method forgot each model's FORGOTTEN records.
 
         Args:
             name: the subject's name, for people; equal methods of two names are computed once.
             method: what deletes.
+            request: one of several that come one after another: it says which models are deleted from, and which
+                records go now. What is retained are the design's background and KEPT records all the same.
 
         Raises:
             MissingNeed: the method needs validation records that the design has not, or the history of models that
                 were trained in a stack.
+            InvalidInput: one of several requests, and a method that undoes training: it starts from the model as it was
+                trained and forgets all requests so far at once.
             AuditError: it returned something else than a model of the same architecture.
         """
         check_needs([(method.name, method.needs)], self.offered)
-        parents, orders = self.fleet("before"), self.orders("before")
+        if request is not None and Need.HISTORY in method.needs:
+            raise InvalidInput(
+                f"{method.name} undoes training, so it works on models as they were trained; leave `request` out: the "
+                "design of this workspace says all that is to be forgotten by now"
+            )
+        parents, orders = request.models if request is not None else self.fleet("before"), self.orders("before")
+        # Draws of a later request are its own: the same noise twice would not be noise.
+        later: tuple[str | int, ...] = ("request", request.number) if request is not None and request.number > 1 else ()
         reads = method.needs | getattr(method, "optional", Need.NOTHING)
         validation = self.design.records(0, Role.VALIDATION) if Need.VALIDATION_DATA in reads else NOTHING
         about = describe_method(method)
         keys: list[str] = []
         tasks: list[tuple[Task, int]] = []
         for parent in parents:
-            forget = self.design.records(parent.index, Role.FORGOTTEN)
+            forgotten = self.design.records(parent.index, Role.FORGOTTEN)
+            forget = forgotten if request is None else request.forget[parent.index]
             retain = self.design.records(parent.index, Role.BACKGROUND, Role.KEPT)
-            seed = child_seed(self.seed, "unlearn", method.name, parent.index)
+            seed = child_seed(self.seed, "unlearn", method.name, parent.index, *later)
             inputs: dict[str, Json] = {
                 **self._common,
                 "recipe": plain_json(self.recipe.key_parts()),

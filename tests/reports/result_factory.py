@@ -32,6 +32,7 @@ from mnemoscope.audit.verdict.result import (
     PlanSummary,
     Reconstructed,
     RecordSet,
+    RequestRow,
     Subject,
     TprAt,
     Utility,
@@ -298,6 +299,22 @@ def result(subjects: Sequence[Subject] | None = None) -> AuditResult:
             "Copies, backups, recipients and derived models are outside of this test.",
         ),
     )  # fmt: skip
+
+
+def successive() -> AuditResult:
+    """Three requests of two methods: one whose first deletion comes back, one that was never scored."""
+    none = Estimate(None, reason="the counts bear no rate")
+    rows = [
+        RequestRow(
+            name, name, r, 3, "lira", ALPHA, rate(40 * r, 1000 * r), rate(35, 1000), rate(30 + 20 * r, 1000),
+            number(0.02 * (r - 1), 0.006, 0.95) if r > 1 else Estimate(None, reason="the first request has just been"),
+            rate(12 * r, 1000 * r), rate(10 * r, 1000 * r), rate(870, 1000), number(-0.01 * r, 0.004, 0.95),
+            "OUTSIDE BOUND", "works on what the request before left behind",
+        )
+        for name in ("finetune", "noop") for r in (1, 2, 3)
+    ]  # fmt: skip
+    unscored = replace(rows[0], subject="<b>odd</b>", fpr=None, tpr=none, newest=none, first=none, test_gap=none)
+    return replace(result(), requests=(*rows, unscored))
 
 
 def inconclusive() -> Subject:

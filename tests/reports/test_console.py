@@ -1,4 +1,5 @@
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -119,3 +120,36 @@ def test_what_both_versions_give_away_stands_beside_the_counts(factory):
     assert "; retrained 0.905" in said
     assert "no retrained model beside it" in text(*subject.findings, finding)
     assert "Versions" not in text(*(f for f in subject.findings if f.game != "difference-never"))
+
+
+def test_requests_over_time_are_told_with_their_limits(factory):
+    whole = screen(factory.successive())
+    lines = [" ".join(line.split()) for line in whole.splitlines()]
+    text = " ".join(lines)
+    assert "Requests 3, one after another; TPR of lira at 1.0 % FPR" in text
+    table = lines[lines.index("finetune") + 1 :]
+    assert table[:3] == [
+        "after all so far retrained newest first first, change",
+        "1 of 3 4.0 % 1.0 % 3.5 % 5.0 % -",
+        "[2.9, 5.4] [0.48, 1.8] [2.4, 4.8] [3.7, 6.5]",
+    ]
+    assert table[5:7] == [
+        "3 of 3 4.0 % 1.0 % 3.5 % 9.0 % +4.0 points",
+        "[3.3, 4.8] [0.68, 1.4] [2.4, 4.8] [7.3, 10.9] [+2.8, +5.2]",
+    ]
+    assert "1 of 3 - 1.0 % - - -" in text  # <b>odd</b> was never scored
+    assert "test accuracy minus retrained, after 1: -1.0 points [-1.8, -0.22]; after 2: -2.0 points" in text
+    assert max(map(len, whole.splitlines())) <= 80
+    assert "Requests 3" not in " ".join(screen(factory.result()).split())
+
+
+def test_audits_after_requests_are_told_apart_where_names_are_cut(factory):
+    made = factory.successive()
+    rows = [row for row in made.requests if row.subject == "finetune"]
+    long = "a method of an uncommonly long name"
+    rows = [replace(row, subject=long) for row in rows]
+    subjects = tuple(replace(made.subjects[0], name=row.audit) for row in rows)
+    text = screen(replace(made, subjects=subjects, requests=tuple(rows)))
+    for number in (1, 2, 3):
+        assert re.search(rf"^request {number} of 3 +(tier|no tier)", text, re.MULTILINE)
+        assert f"a method o... long name, request {number} of 3: " in " ".join(text.split())

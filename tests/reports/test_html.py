@@ -313,3 +313,15 @@ def test_a_refuted_privacy_claim_stands_in_the_table_of_epsilons(factory):
     assert "not compared" in page.text
     unclaimed = parse(render_html(made, figures=False)).text
     assert "Claimed" not in unclaimed
+
+
+def test_requests_over_time_stand_in_a_table_for_each_subject(factory):
+    page = render_html(factory.successive(), figures=False)
+    section = page.split('<section id="requests">')[1].split("</section>")[0]
+    assert 'href="#requests"' in page
+    assert section.count("<table") == 3
+    assert "+4.0 points" in section  # what came back of the first request, after the third
+    assert "90 of 1,000" in section
+    assert "<b>odd" not in section
+    assert "the counts bear no rate" in section
+    assert 'id="requests"' not in render_html(factory.result(), figures=False)

@@ -1,0 +1,124 @@
+"""Deletion requests that come one after another: what of each is found after each, and whether early ones come back.
+
+The primary attack scores all records that were asked for so far, once; its thresholds rest on never-seen records alone.
+What is counted changes: all of them, those of the newest request, those of the first.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.audit.answers.views import Side
+from mnemoscope.audit.statistics.fleet import FleetRate, FleetScores
+from mnemoscope.audit.statistics.fleet_differences import difference
+from mnemoscope.audit.statistics.trials import Estimate
+
+__all__ = ["RequestRow", "SuccessiveRates", "audit_name"]
+
+
+def audit_name(subject: str, request: int, requests: int) -> str:
+    """The name that a subject's audit after one request has; its own where there is one request.
+
+    >>> audit_name("finetune", 2, 3), audit_name("finetune", 1, 1)
+    ('finetune, request 2 of 3', 'finetune')
+    """
+    return f"{subject}, request {request} of {requests}" if requests > 1 else subject
+
+
+@dataclass(frozen=True)
+class RequestRow:
+    """One way of deleting after one of several requests.
+
+    Attributes:
+        subject: its name in the plan.
+        method: its registered name.
+        request: number of the newest request, from 1 on.
+        requests: how many there are.
+        attack: the primary attack.
+        fpr: the false positive rate; None where the counts bear none.
+        tpr: TPR on all records asked for so far.
+        newest: on those of the newest request.
+        first: on those of the first.
+        first_change: the first request's TPR now minus right after it was carried out, on the same records and models.
+        over_forgotten: the other tail, on all asked for so far.
+        retrained: ``tpr`` of models trained again without all of them.
+        test: test accuracy.
+        test_gap: that minus the retrained models'.
+        word: the verdict after this request.
+        how: what the method was given to work on.
+    """
+
+    subject: str
+    method: str
+    request: int
+    requests: int
+    attack: str
+    fpr: float | None
+    tpr: Estimate
+    newest: Estimate
+    first: Estimate
+    first_change: Estimate
+    over_forgotten: Estimate
+    retrained: Estimate
+    test: Estimate
+    test_gap: Estimate
+    word: str
+    how: str
+
+    @property
+    def audit(self) -> str:
+        """Name of the subject in the result that holds the whole audit behind this row."""
+        return audit_name(self.subject, self.request, self.requests)
+
+
+@dataclass(eq=False)
+class SuccessiveRates:
+    """The rates of one subject, request by request.
+
+    Attributes:
+        number: (m, n) request that names each audited record in each model, from 1 on; 0 where it is not forgotten.
+        alpha: the FPR; None where the counts bear none.
+        level: confidence of the intervals.
+    """
+
+    number: NDArray[np.int16]
+    alpha: float | None
+    level: float
+    _first: FleetRate | None = field(default=None, repr=False)
+
+    def rates(self, scores: FleetScores, retrained: FleetScores, request: int) -> dict[str, Estimate]:
+        """Return the estimates of a ``RequestRow`` that rest on scores, by their names; requests come in order.
+
+        Args:
+            scores: of the subject after the request, forgotten against never-seen.
+            retrained: of models trained again without all records asked for so far.
+            request: number of the newest request.
+        """
+        if self.alpha is None:
+            none = Estimate(None, reason="the counts bear no rate")
+            return dict.fromkeys(("tpr", "newest", "first", "first_change", "over_forgotten", "retrained"), none)
+        whole = scores.rates([self.alpha])[0]
+        first = self._of(scores, 1)
+        if request == 1:
+            self._first = first
+            change = Estimate(None, reason="the first request has just been carried out")
+        elif self._first is None:
+            change = Estimate(None, reason="the models right after the first request were not scored")
+        else:
+            change = difference(first, self._first, self.level)
+        return {
+            "tpr": whole.tpr_estimate(self.level),
+            "newest": self._of(scores, request).tpr_estimate(self.level),
+            "first": first.tpr_estimate(self.level),
+            "first_change": change,
+            "over_forgotten": scores.rates([self.alpha], "over-forgotten")[0].tpr_estimate(self.level),
+            "retrained": retrained.rates([self.alpha])[0].tpr_estimate(self.level),
+        }
+
+    def _of(self, scores: FleetScores, request: int) -> FleetRate:
+        """The rate on one request's records; thresholds stay those of all never-seen ones."""
+        assert self.alpha is not None
+        others = (scores.side == Side.IN) & (self.number != request)
+        side = np.where(others, np.int8(Side.LEAVE_OUT), scores.side)
+        return FleetScores(scores.score, side, scores.fold).rates([self.alpha])[0]
