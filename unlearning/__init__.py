@@ -50,9 +50,11 @@ METHODS: dict[str, Callable[..., "UnlearningMethod"]] = {
     "relevance_perturbation": partial(_make, "relevance", "RelevancePerturbation"),
     "noisy_finetune_reading": partial(_make, "noisy_finetune_reading", "NoisyFineTune"),
     "pseudo_probability_reading": partial(_make, "pseudo_probability_reading", "PseudoProbability"),
+    "scissorhands": partial(_make, "scissorhands", "Scissorhands"),
     "unsir": partial(_make, "unsir", "UNSIR"),
     "condensation": partial(_make, "condensation", "Condensation"),
     "silver_linings_reading": partial(_make, "silver_linings_reading", "SilverLiningsReading"),
+    "mini_unlearning_reading": partial(_make, "mini_unlearning_reading", "MiniUnlearning"),
     "controlled": partial(_make, "control", "Controlled"),
 }
 """Every method by name; an entry takes the method's settings, e.g. ``METHODS["finetune"](epochs=5)``."""
