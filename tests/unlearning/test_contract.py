@@ -35,6 +35,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "amnesiac": {"repair_epochs": 5},  # nearly every batch of 32 held one of the 60 records: it starts from nothing
     "cf_k": {"epochs": 3},
     "eu_k": {"epochs": 5, "lr": 0.1},
+    "scissorhands": {"epochs": 3},
     "unsir": {"repair_epochs": 5},
     "condensation": {"epochs": 8, "alternations": 1, "offline_epochs": 2, "clusters": 5},
     "pruned": {"sparsity": 0.8, "recovery": 3, "settings": '{"epochs": 2}'},
