@@ -41,7 +41,7 @@ import torch
 from torch import Tensor, nn
 
 from mnemoscope.audit.answers.views import Need
-from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.errors import InvalidInput, UnsupportedModel
 from mnemoscope.audit.models.architectures import seeded
 from mnemoscope.audit.models.steps import steps
 from mnemoscope.audit.models.training import Batch as Step
@@ -95,6 +95,13 @@ class MiniUnlearning(Method):
             raise InvalidInput(
                 "mini_unlearning_reading: gradients of DP-SGD are clipped record by record and noised, and cannot be "
                 "divided into parts again; take another method, or a model trained without dp_clip"
+            )
+        trained = {name for name, w in history.initial(recipe, deletion.data).named_parameters() if w.requires_grad}
+        frozen = sorted(trained - {name for name, weight in work.named_parameters() if weight.requires_grad})
+        if frozen:
+            raise UnsupportedModel(
+                f"mini_unlearning_reading: {len(frozen)} weights are frozen (requires_grad is False) that the training "
+                f"moved, the first {frozen[0]!r}; its steps cannot be made again without them: unfreeze them"
             )
         total = recipe.epochs * batch_stream(deletion.data, history.ids, recipe, history.seed).steps
         first = total - round(self.share * total)
