@@ -13,8 +13,8 @@ point with just that class, so that only the boundary next to the record moves.
 
 What the paper's ablations found is kept: the pair (x', y') is whole, never x with y' or x' with another label.
 D_A is not augmented, D_r and D_f are as in training. Requests one after another: each call searches on the model that
-it is given, which is the paper's adaptive variant (AMUN-A). Records that were trained robustly
-(``adversarial_training.train_robust``) have their examples farther away; nothing else changes.
+it is given, which is the paper's adaptive variant (AMUN-A). A model that was trained to be robust
+(``adversarial_training.train_robust``) has its examples farther away; nothing else changes.
 
 Deviations. The paper's rate decays every 1 or 5 epochs: 5 here. Distances of CIFAR-10 images start at 0.04 in the
 authors' code; here a probe of forget records sets the first radius, for data of any kind. Without retained records the
