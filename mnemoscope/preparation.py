@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_SUBJECTS", "DP_DELTA", "PreparedAudit", "Stopwatch", "commit_plan"]
 
+REQUESTS = {"records": "single records", "class": "a class"}
+"""Kinds of requests that a plan can make, in words."""
+
 DEFAULT_SUBJECTS = tuple(SubjectPlan(name) for name in ("noop", "finetune", "gradient_ascent", "retrain"))
 """What a plan without subjects compares: the control that must be caught, two baselines, and exact retraining."""
 
@@ -172,12 +175,17 @@ class PreparedAudit:
         if self.plan.design.validation:
             offered |= Need.VALIDATION_DATA
         check_needs([(method.name, method.needs) for method in self.methods], offered)
+        league = self.plan.league
+        asked = {"records"}
+        if league is not None and league.mode == "one-model":
+            asked = {"class" if forget.startswith("class:") else "records" for forget in league.forget}
         for subject, method in zip(self.subjects, self.methods, strict=True):
             kinds = getattr(method, "kinds", ("records", "class"))
-            if "records" not in kinds:
+            if asked.isdisjoint(kinds):
                 raise InvalidInput(
                     f"subjects.{subject.name}: {method.name} serves requests of kind {', '.join(kinds)} alone, and the "
-                    "models of this plan are asked to forget single records; leave it out, or see `mnemoscope league`"
+                    f"models of this plan are asked to forget {' or '.join(REQUESTS[kind] for kind in sorted(asked))}; "
+                    "leave it out, or give `mnemoscope league` a forget set of its kind in mode 'one-model'"
                 )
         stack = self.plan.runtime.stack
         if stack not in (None, 1) and (undoing := [m.name for m in self.methods if Need.HISTORY in m.needs]):

@@ -10,6 +10,7 @@ from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.work.plan import LeaguePlan, SubjectPlan, parse_plan
 from mnemoscope.league import run_league
 from mnemoscope.one_model_round import round_records
+from mnemoscope.preparation import PreparedAudit
 from mnemoscope.reports.html import render_html
 from mnemoscope.reports.league import league_lines, read_league, render_league
 from mnemoscope.reports.schema import from_json, read_result, to_json
@@ -145,3 +146,20 @@ def test_tuning_files_that_do_not_fit_are_refused(folder):
         run_tune(plan, budget=1, store=folder / "store")
     with pytest.raises(InvalidInput, match="finetune"):
         run_tune(plan, budget=3, only=["finetun"], store=folder / "store")
+
+
+@pytest.mark.parametrize(
+    ("forget", "served"), [(("class:3",), True), (("random:40", "class:3"), True), (("random:40",), False)]
+)
+def test_methods_for_classes_belong_where_a_class_is_forgotten(forget, served):
+    plan = parse_plan(PLAN)
+    plan = replace(
+        plan,
+        subjects=(*plan.subjects, SubjectPlan("relevance_perturbation")),
+        league=LeaguePlan(mode="one-model", forget=forget),
+    )
+    if served:
+        assert PreparedAudit(plan).methods[-1].name == "relevance_perturbation"
+        return
+    with pytest.raises(InvalidInput, match="relevance_perturbation serves requests of kind class alone"):
+        PreparedAudit(plan)
