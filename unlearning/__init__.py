@@ -55,6 +55,7 @@ METHODS: dict[str, Callable[..., "UnlearningMethod"]] = {
     "condensation": partial(_make, "condensation", "Condensation"),
     "silver_linings_reading": partial(_make, "silver_linings_reading", "SilverLiningsReading"),
     "mini_unlearning_reading": partial(_make, "mini_unlearning_reading", "MiniUnlearning"),
+    "adversarial": partial(_make, "adversarial", "Adversarial"),
     "controlled": partial(_make, "control", "Controlled"),
 }
 """Every method by name; an entry takes the method's settings, e.g. ``METHODS["finetune"](epochs=5)``."""

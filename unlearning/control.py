@@ -236,7 +236,7 @@ class Controlled(Method):
         if isinstance(given, Mapping):
             object.__setattr__(self, "settings", json.dumps(dict(given), sort_keys=True))
         _check(self.share, self.points, self.halvings, self.statistics)
-        self._inner()
+        object.__setattr__(self, "trains_against", self._inner().trains_against)
 
     def _inner(self) -> Method:
         from mnemoscope.unlearning import METHODS

@@ -98,7 +98,7 @@ class Pruned(Method):
         if self.rewind < 0:
             raise InvalidInput(f"pruned: rewind={self.rewind!r} must be at least 0")
         self._pruning()
-        self._inner()
+        object.__setattr__(self, "trains_against", self._inner().trains_against)
 
     def _pruning(self) -> Pruning:
         return Pruning(self.strategy, self.sparsity, self.recovery)

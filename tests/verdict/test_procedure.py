@@ -135,6 +135,18 @@ def test_no_op_is_outside_and_residual():
     assert subject.exposed, "records that carry the leak must be listed under false-discovery control"
 
 
+def test_an_attack_that_the_method_trained_against_is_no_evidence_for_it():
+    audit, design, rng = shared_audit()
+    after = fleet(design, rng, NO_OP)
+    named = audit.primary.name
+    plain, excluded = judge(audit, after), judge(audit, after, trained_against=[named])
+    assert named in {endpoint.attack for endpoint in plain.endpoints}
+    assert {endpoint.id for endpoint in plain.endpoints} >= {"P1", "P2"}
+    assert named not in {endpoint.attack for endpoint in excluded.endpoints if endpoint.id in ("P1", "P2")}
+    exact = judge(audit, fleet(design, rng, RETRAINED), trained_against=[named])
+    assert exact.verdict.word != "WITHIN BOUND"  # what decides it was not asked
+
+
 def test_exact_retraining_is_within():
     audit, design, rng = shared_audit()
     assert judge(audit, fleet(design, rng, RETRAINED)).verdict.word == "WITHIN BOUND"
