@@ -163,3 +163,18 @@ def test_methods_for_classes_belong_where_a_class_is_forgotten(forget, served):
         return
     with pytest.raises(InvalidInput, match="relevance_perturbation serves requests of kind class alone"):
         PreparedAudit(plan)
+
+
+@pytest.mark.slow
+def test_a_ruined_model_is_a_row_and_an_original_that_learnt_nothing_ends_the_league(folder):
+    plan = parse_plan(PLAN)
+    ruin = SubjectPlan("fisher", settings={"alpha": 10.0})
+    one = LeaguePlan(mode="one-model", forget=("random:120",), references=2)
+    table = run_league(replace(plan, subjects=(*plan.subjects, ruin), league=one), store=folder / "store")
+    rows = {row.subject: row for row in table.rows}
+    assert not rows["fisher"].fit
+    assert rows["fisher"].rank is None
+    assert rows["finetune"].fit
+    untrained = replace(plan, league=one, recipe=replace(plan.recipe, overrides={"epochs": 1, "lr": 1e-9}))
+    with pytest.raises(InvalidInput, match=r"labels or preprocessing are probably wrong: the original has"):
+        run_league(untrained, store=folder / "store")
