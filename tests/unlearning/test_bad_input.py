@@ -3,11 +3,10 @@
 import copy
 import dataclasses
 import functools
-import importlib.util
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
+import contract_settings
 import numpy as np
 import pytest
 import torch
@@ -26,14 +25,7 @@ NOTHING = np.empty(0, np.int64)
 STRANGER = 10**6
 
 
-def _settings_of_the_contract():
-    spec = importlib.util.spec_from_file_location("contract_settings", Path(__file__).parent / "test_contract.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.SETTINGS
-
-
-SETTINGS = {**_settings_of_the_contract(), "sisa": {"shards": 2, "slices": 2}}
+SETTINGS = {**contract_settings.SETTINGS, "sisa": {"shards": 2, "slices": 2}}
 
 
 def method_of(name):

@@ -131,7 +131,7 @@ def test_epochs_of_slices_amount_to_the_recipes():
         assert abs(work - epochs) <= 1.0
         assert each.max() - each.min() <= 1
     with pytest.raises(InvalidInput, match="epochs=1 are too few for 3 slices"):
-        METHOD.train(replace(RECIPE, epochs=1), digits(), np.arange(N), seed=0, runtime=RUNTIME).module
+        METHOD.train(replace(RECIPE, epochs=1), digits(), np.arange(N), seed=0, runtime=RUNTIME)
 
 
 def test_a_record_lies_where_its_id_and_the_seed_say_and_nowhere_else():
@@ -220,7 +220,7 @@ def test_cost_is_what_is_trained_again():
         unlearn(model(), request)
         assert sum(seen) == cost.steps
         seen.clear()
-        METHOD.train(RECIPE, digits(), request.retain, seed=SEED, runtime=RUNTIME).module
+        METHOD.train(RECIPE, digits(), request.retain, seed=SEED, runtime=RUNTIME)
         assert sum(seen) == cost.full_steps
     assert 0 < cost.share < 1
     assert cost.share == cost.steps / cost.full_steps
@@ -291,9 +291,9 @@ def test_what_it_cannot_do_is_refused():
         with pytest.raises(InvalidInput, match=next(iter(settings))):
             SISA(**settings)
     with pytest.raises(InvalidInput, match="DP-SGD"):
-        METHOD.train(replace(RECIPE, dp_clip=1.0), digits(), np.arange(N), seed=0, runtime=RUNTIME).module
+        METHOD.train(replace(RECIPE, dp_clip=1.0), digits(), np.arange(N), seed=0, runtime=RUNTIME)
     with pytest.raises(InvalidInput, match="once each"):
-        METHOD.train(RECIPE, digits(), np.array([1, 1]), seed=0, runtime=RUNTIME).module
+        METHOD.train(RECIPE, digits(), np.array([1, 1]), seed=0, runtime=RUNTIME)
 
 
 def test_training_tells_what_it_saw():

@@ -1,0 +1,11 @@
+"""Methods from o to r keep the contract on an MLP."""
+
+import pytest
+from contract_settings import contract_of
+
+CASES = contract_of("o", "r")
+
+
+@pytest.mark.parametrize("check", [c for _, c in CASES], ids=[i for i, _ in CASES])
+def test_contract(check):
+    check()
