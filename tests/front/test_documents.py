@@ -114,6 +114,13 @@ def test_the_attack_that_contributors_are_shown_is_short() -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
 
 
+@pytest.mark.slow
+def test_labels_are_corrected_as_shown(tmp_path: Path) -> None:
+    (tmp_path / "correct.py").write_text(blocks("docs/unlearning.md")["slow python correct.py"], encoding="utf-8")
+    shown = dict(line.split() for line in shell("python correct.py", tmp_path).splitlines())
+    assert float(shown["after"]) > float(shown["before"]) + 0.03
+
+
 def test_every_command_and_option_is_described() -> None:
     import typer
 
@@ -133,7 +140,15 @@ def test_every_command_and_option_is_described() -> None:
     walk(typer.main.get_command(app), "mnemoscope")
 
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/cli.md", "docs/architecture.md", "docs/attacks.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/cli.md",
+    "docs/architecture.md",
+    "docs/attacks.md",
+    "docs/unlearning.md",
+)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
