@@ -26,10 +26,11 @@ DIFFICULTIES = ("high-memorisation", "low-memorisation", "entangled")
 """Kinds of forget sets that a pilot's models choose; "random" needs none."""
 
 NOTES = {
-    "procedure": "Limits on the strongest attack hold for all attacks of the table at once; seeds are averaged, and so "
-    "are their limits.",
-    "one-model": "One model a seed was deleted from: no per-record attack was run and no verdict on the procedure is "
-    "given; limits hold for all attacks of the table at once.",
+    "procedure": "Limits on the strongest attack hold for all attacks and both tails at once, a row at a time; seeds "
+    "are averaged, and so are their limits.",
+    "one-model": "One model a seed was deleted from: attacks on single records have no more than the retrained models "
+    "to go by, and no verdict on the procedure is given; limits hold for all attacks and both tails at once, a row at "
+    "a time.",
 }
 
 
@@ -57,7 +58,7 @@ def run_league(
             )
     prepared = PreparedAudit(plan, progress=progress)
     level = prepared.policy.interval_level
-    joint = {**plan.policy, "interval_level": simultaneous_level(level, len(prepared.attacks))}
+    joint = {**plan.policy, "interval_level": simultaneous_level(level, 2 * len(prepared.attacks))}
     entries, files = [], []
     for forget in league.forget:
         for seed in league.seeds:

@@ -1,7 +1,7 @@
 """One round of a league in one-model mode: one model a seed, every method deletes from it, each result is judged.
 
-It serves what a fleet cannot: a class as a whole, and models too large to be trained by the dozen. Population attacks
-alone are run, for per-record ones need models without each record; no verdict on the procedure follows.
+It serves what a fleet cannot: a class as a whole, and models too large to be trained by the dozen. Attacks on single
+records are offline ones with the few retrained models as references; no verdict on the procedure follows.
 """
 
 import dataclasses
@@ -15,18 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.views import Answers, Need
-from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.errors import AuditError, InvalidInput
 from mnemoscope.audit.records.design import Role, random_design
 from mnemoscope.audit.records.request import Kind, Request, select_records, selection_beside
 from mnemoscope.audit.rng import child_seed, generator
 from mnemoscope.audit.statistics.unlearning import ModelAnswers, unlearning_metrics
+from mnemoscope.audit.verdict.league import UNFIT
 from mnemoscope.audit.verdict.onemodel import TESTED, audit_one_model, plan_one_model
 from mnemoscope.audit.verdict.onemodel_describe import utilities
 from mnemoscope.audit.verdict.onemodel_gates import PROBABLY_WRONG, sanity_check
 from mnemoscope.audit.verdict.onemodel_input import OneModelInput, runnable
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy, load_policy
-from mnemoscope.audit.verdict.result import AuditResult, Cost, DataSummary, Measured, NotRun, RecordSet, Utility
+from mnemoscope.audit.verdict.result import (
+    AuditResult,
+    Cost,
+    DataSummary,
+    Measured,
+    NotRun,
+    RecordSet,
+    Utility,
+    Verdict,
+)
 from mnemoscope.audit.work.keys import Json, content_key, ids_digest, plain_json
 from mnemoscope.audit.work.plan import Plan, load_attack, load_method
 from mnemoscope.audit.work.tuned import resolved_settings, tuned_of
@@ -155,7 +165,7 @@ def run_one_model_round(
     retrained = [bench.retrained(k) for k in range(references)]
     subjects, costs = [], [before.cost("train"), *(one.cost("retrain") for one in retrained)]
     plan_summary = limits = None
-    not_run: tuple[NotRun, ...] = ()
+    not_run: dict[tuple[str, str], NotRun] = {}
     wanted = plan.subjects or DEFAULT_SUBJECTS
     for i, subject in enumerate(wanted):
         method = _method(plan, subject)
@@ -163,7 +173,12 @@ def run_one_model_round(
             continue
         told.step(f"forget {forget}", i, len(wanted))
         start = bench.original(method)
-        after = bench.retrained(references) if method.name == "retrain" else bench.unlearned(method, start)
+        try:
+            after = bench.retrained(references) if method.name == "retrain" else bench.unlearned(method, start)
+        except AuditError as error:
+            not_run[subject.name, ""] = NotRun(f"{subject.name} on {forget}", str(error))
+            told.note(f"{subject.name} on {forget}: {error}")
+            continue
         inputs = bench.inputs(after, start, retrained)
         attacks = _attacks(plan, inputs)
         fixed = plan_one_model(inputs, attacks, policy=policy, seed=plan.seed)
@@ -171,18 +186,21 @@ def run_one_model_round(
         # forgotten class is answered with other classes.
         found = audit_one_model(inputs, attacks, plan=fixed, name=subject.name, method=method.name, force=True)
         spent = float(np.mean([one.seconds for one in retrained]))
+        tested = bench.test_utility(after, start, retrained, policy)
         subjects.append(
             replace(
                 found.subject,
+                verdict=_fitness(found.subject.verdict, tested, policy),
                 settings=_flat(resolved_settings(subject, plan.folder)),
                 tuned=tuned_of(subject, plan.folder),
-                utility=(*found.subject.utility, *bench.test_utility(after, start, retrained, policy)),
+                utility=(*found.subject.utility, *tested),
                 measured=bench.literature(after, start, retrained, policy),
                 cost_fraction_of_retraining=after.seconds / spent if spent > 0 else None,
             )
         )
         costs.append(after.cost(f"forget by {subject.name}"))
-        plan_summary, limits, not_run = found.plan, found.limits, found.not_run
+        plan_summary, limits = found.plan, found.limits
+        not_run |= {(subject.name, row.what): row for row in found.not_run}
     told.step(f"forget {forget}", len(wanted), len(wanted))
     if plan_summary is None or limits is None:
         raise InvalidInput(
@@ -198,7 +216,7 @@ def run_one_model_round(
         subjects=tuple(subjects),
         environment=environment(str(data.device)),
         costs=tuple(costs),
-        not_run=not_run,
+        not_run=tuple(dict.fromkeys(not_run.values())),
         limitations=LIMITATIONS,
     )
     if out is not None:
@@ -219,6 +237,16 @@ class _Made:
 
     def cost(self, step: str) -> Cost:
         return Cost(step, round(self.seconds, 3), computed=1)
+
+
+def _fitness(verdict: Verdict, tested: tuple[Utility, ...], policy: Policy) -> Verdict:
+    """Flag a model that lost accuracy on test records: where a class went, never-seen records of it show nothing."""
+    for row in tested:
+        gap = row.gap_to_retrained if row.models == "after" else None
+        lost = gap is not None and gap.high is not None and gap.high < -policy.utility_margin
+        if lost and not any(UNFIT in flag for flag in verdict.flags):
+            return replace(verdict, flags=(*verdict.flags, UNFIT))
+    return verdict
 
 
 @dataclass(frozen=True, eq=False)

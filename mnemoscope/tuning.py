@@ -102,6 +102,9 @@ def run_tune(
         if len(trials) < 2:
             told.note(f"{subject.name} has nothing to tune: it takes no learning rate and names no grid of its own")
             continue
+        if "records" not in getattr(method, "kinds", ("records",)):
+            told.note(f"{subject.name} serves whole classes alone, and tuning deletes single records: left as it is")
+            continue
         rows = []
         for number, settings in enumerate(trials):
             told.step(f"tune {subject.name}", number, len(trials))
@@ -114,6 +117,8 @@ def run_tune(
         found[subject.name] = Tuned(
             subject.method, best.settings, RULE.format(models=MODELS), budget, plan.seed, tuple(rows)
         )
+        if out is not None:  # after each: nothing is lost when a later one fails
+            _write(found, out)
     if out is not None:
         _write(found, out)
     return found
@@ -204,10 +209,13 @@ class _TuningBench:
     def _divided(self, number: int, what: str) -> "_Divided":
         """Draw training, forget and test records: as many as each audited model has."""
         d = self.plan.design
+        one_model = self.plan.league is not None and self.plan.league.mode == "one-model"
+        # A model of a fleet never sees the audited records that are NEVER in it; that of a one-model league sees all.
+        seen = 1.0 if one_model else (d.counts[0] + d.counts[1]) / sum(d.counts)
         pools = random_design(
             self.dataset.labels,
             n_models=2,
-            audited=d.audited + d.background,
+            audited=round(seen * d.audited) + d.background,
             test=d.test,
             validation=d.validation,
             counts=(0, 1, 1),

@@ -72,7 +72,9 @@ def deal_requests(design: Design, total: int) -> Requests:
 
     Records that are forgotten in the same number of models belong to each request in the same number of models, so
     after every request each record is KEPT, FORGOTTEN and NEVER equally often, and what is left when one model is left
-    out betrays no role. In each fold a record's share is even to within one, and so is every model's.
+    out betrays no role. In each fold a record's share is even to within one, and so is every model's; only where every
+    request takes a whole number of models of each fold do counts of the other fold betray none either, to an attack
+    that learns from them: give numbers of forgotten models that requests times folds divides.
 
     Args:
         design: the roles when all requests were made.

@@ -5,7 +5,7 @@ largest of k rates lies between the largest lower and the largest upper limit of
 the audits sets their interval level accordingly (``simultaneous_level``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,7 +60,8 @@ class LeagueRow:
         fit: False where the models are not fit for use after it.
         reading: known from an abstract alone; never ranked.
         reference: exact retraining, which the others are measured against.
-        rank: first and last place that the intervals allow, among ranked methods; None where it is not ranked.
+        rank: first and last place that the intervals allow, among ranked methods; None where it is not ranked. What
+            counts is the worse tail: a record that stands out as forgotten is found like one that is still known.
         unranked: why not.
     """
 
@@ -136,7 +137,7 @@ def league_table(
     """Make the table.
 
     Args:
-        entries: audits of the same subjects.
+        entries: audits of the same subjects, their limits made joint over all attacks and both tails.
         title: of the plan.
         digest: of the plan.
         level: joint confidence of the limits.
@@ -148,9 +149,15 @@ def league_table(
     rows: list[LeagueRow] = []
     for forget in dict.fromkeys(entry.forget for entry in entries):
         chosen = [entry for entry in entries if entry.forget == forget]
-        names = [subject.name for subject in chosen[0].result.subjects]
+        # What a method could not do on one seed stands in that audit, and a mean over the others would flatter it.
+        names = [s.name for s in chosen[0].result.subjects if len(_named(chosen, s.name)) == len(chosen)]
         made = [_row(forget, name, chosen, readings, references) for name in names]
-        rows += _ranked(made)
+        every = {f.attack for entry in chosen for s in entry.result.subjects for f in _after(s)}
+        failed = {
+            name: sorted(every - set.intersection(*({f.attack for f in _after(s)} for s in _named(chosen, name))))
+            for name in names
+        }
+        rows += _ranked(made, failed)
     first = entries[0].result
     return LeagueTable(
         title,
@@ -197,6 +204,9 @@ def _row(
 
 NONE = Estimate(None, reason="not measured")
 
+REACH = 2.0
+"""Realised false positive rates farther from alpha than by this factor are not rates at alpha (as of gate G3)."""
+
 
 def _measures(subjects: Sequence[Subject]) -> tuple[Measured, ...]:
     """Average what every seed measured."""
@@ -209,13 +219,20 @@ def _measures(subjects: Sequence[Subject]) -> tuple[Measured, ...]:
     return tuple(rows)
 
 
+def _named(entries: Sequence[LeagueEntry], name: str) -> list[Subject]:
+    return [subject for entry in entries for subject in entry.result.subjects if subject.name == name]
+
+
+def _after(subject: Subject) -> list[Finding]:
+    return [f for f in subject.findings if f.game == "forgetting" and f.models == "after"]
+
+
 def _strongest(found: Sequence[tuple[AuditResult, Subject]], tail: Tail) -> tuple[str, Estimate]:
     """The attack with the highest rate over seeds, and the highest rate of all with simultaneous limits."""
     by_attack: dict[str, list[Estimate]] = {}
     for result, subject in found:
-        for finding in subject.findings:
-            if finding.game == "forgetting" and finding.models == "after":
-                by_attack.setdefault(finding.attack, []).append(_at(finding, result.plan.alpha, tail))
+        for finding in _after(subject):
+            by_attack.setdefault(finding.attack, []).append(_at(finding, result.plan.alpha, tail))
     whole = {name: [r for r in rates if r.value is not None] for name, rates in by_attack.items()}
     whole = {name: rates for name, rates in whole.items() if len(rates) == len(found)}
     if not whole:
@@ -230,8 +247,12 @@ def _strongest(found: Sequence[tuple[AuditResult, Subject]], tail: Tail) -> tupl
 
 
 def _at(finding: Finding, alpha: float | None, tail: Tail) -> Estimate:
+    """The rate at alpha; none where ties keep every threshold away from it: what flags nobody finds nobody."""
     for rate in finding.tpr:
         if rate.tail == tail and alpha is not None and abs(rate.fpr - alpha) < 1e-9:
+            realised = rate.realised_fpr.value
+            if realised is None or not alpha / REACH <= realised <= alpha * REACH:
+                return Estimate(None, reason="no threshold of this attack comes near the false positive rate")
             return rate.tpr
     return NONE
 
@@ -280,8 +301,8 @@ def _interval(low: float, high: float, like: Estimate) -> Interval | None:
     return Interval(low, high, like.ci.level, like.ci.sides, like.ci.method)
 
 
-def _ranked(rows: list[LeagueRow]) -> list[LeagueRow]:
-    """Sort by what the strongest attack finds, and give each the places that its interval allows."""
+def _ranked(rows: list[LeagueRow], failed: Mapping[str, Sequence[str]]) -> list[LeagueRow]:
+    """Sort by what the strongest attack finds in the worse tail, and give each the places that its interval allows."""
 
     def why_not(row: LeagueRow) -> str:
         if row.reference:
@@ -290,14 +311,20 @@ def _ranked(rows: list[LeagueRow]) -> list[LeagueRow]:
             return "our reading of an abstract"
         if not row.fit:
             return UNFIT
-        return "" if row.tpr.value is not None and row.tpr.ci is not None else "not measured"
+        if failed[row.subject]:
+            return f"{', '.join(failed[row.subject])} could not be run on it"
+        tails = (row.tpr, row.over_forgotten)
+        return "" if all(tail.value is not None and tail.ci is not None for tail in tails) else "not measured"
 
     able = [row for row in rows if not why_not(row)]
 
+    def worse_tail(row: LeagueRow, end: str) -> float:
+        return max(getattr(tail, end) or 0.0 for tail in (row.tpr, row.over_forgotten))
+
     def places(row: LeagueRow) -> tuple[int, int]:
-        better = sum((other.tpr.high or 0.0) < (row.tpr.low or 0.0) for other in able)
-        worse = sum((other.tpr.low or 0.0) > (row.tpr.high or 0.0) for other in able)
+        better = sum(worse_tail(other, "high") < worse_tail(row, "low") for other in able)
+        worse = sum(worse_tail(other, "low") > worse_tail(row, "high") for other in able)
         return better + 1, len(able) - worse
 
     marked = [replace(row, rank=None if (reason := why_not(row)) else places(row), unranked=reason) for row in rows]
-    return sorted(marked, key=lambda row: (row.tpr.value is None, row.tpr.value or 0.0, row.subject))
+    return sorted(marked, key=lambda row: (row.tpr.value is None, worse_tail(row, "value"), row.subject))

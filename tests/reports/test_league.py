@@ -1,0 +1,59 @@
+"""The league's places: both tails count, rates must be at alpha, and every attack must have been run on every row."""
+
+from dataclasses import replace
+
+from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.league import LeagueEntry, league_table
+
+
+def table(factory, *subjects):
+    made = league_table([LeagueEntry("random", 0, factory.result(list(subjects)))], title="", digest="", level=0.95)
+    return {row.subject: row for row in made.rows}
+
+
+def test_a_model_that_gives_records_away_by_their_absence_is_behind_one_that_does_not(factory):
+    rows = table(
+        factory,
+        factory.subject("exact", shift=0.0),
+        factory.subject("overdone", shift=-3.0),
+        factory.subject("leaky", shift=2.0),
+    )
+    assert rows["exact"].rank == (1, 1)
+    assert rows["overdone"].over_forgotten.value > 0.2 > rows["overdone"].tpr.value
+    assert rows["overdone"].rank[0] > 1
+    assert list(rows)[0] == "exact"
+
+
+def changed(one, change):
+    return replace(one, findings=tuple(change(f) if f.models == "after" else f for f in one.findings))
+
+
+def test_a_rate_that_no_threshold_reaches_is_none(factory):
+    def flags_nobody(found):
+        points = tuple(replace(p, tpr=Estimate(0.0), realised_fpr=Estimate(0.0)) for p in found.tpr)
+        return replace(found, tpr=points)
+
+    rows = table(
+        factory, factory.subject("exact", shift=0.0), changed(factory.subject("constant", shift=0.0), flags_nobody)
+    )
+    assert rows["constant"].rank is None
+    assert rows["constant"].unranked == "not measured"
+    assert rows["exact"].rank == (1, 1)
+
+
+def test_a_row_on_which_an_attack_could_not_be_run_has_no_place(factory):
+    leaky = factory.subject("leaky", shift=2.0)
+    without = replace(leaky, name="spared", findings=tuple(f for f in leaky.findings if f.attack != "lira"))
+    rows = table(factory, leaky, without)
+    assert rows["leaky"].rank == (1, 1)
+    assert rows["spared"].rank is None
+    assert rows["spared"].unranked == "lira could not be run on it"
+
+
+def test_a_method_that_failed_on_one_seed_has_no_row(factory):
+    first = LeagueEntry(
+        "random", 0, factory.result([factory.subject("exact", shift=0.0), factory.subject("leaky", shift=2.0)])
+    )
+    second = LeagueEntry("random", 1, factory.result([factory.subject("exact", shift=0.0)]))
+    made = league_table([first, second], title="", digest="", level=0.95)
+    assert [row.subject for row in made.rows] == ["exact"]
