@@ -153,10 +153,10 @@ def league_table(
         names = [s.name for s in chosen[0].result.subjects if len(_named(chosen, s.name)) == len(chosen)]
         made = [_row(forget, name, chosen, readings, references) for name in names]
         every = {f.attack for entry in chosen for s in entry.result.subjects for f in _after(s)}
-        failed = {
-            name: sorted(every - set.intersection(*({f.attack for f in _after(s)} for s in _named(chosen, name))))
-            for name in names
-        }
+        failed: dict[str, list[str]] = {}
+        for name in names:
+            run = [{f.attack for f in _after(subject)} for subject in _named(chosen, name)]
+            failed[name] = sorted(attack for attack in every if not all(attack in one for one in run))
         rows += _ranked(made, failed)
     first = entries[0].result
     return LeagueTable(
