@@ -1,6 +1,11 @@
 """What can be named in a plan, with one line about each."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mnemoscope.attacks.evidence import Evidence
+    from mnemoscope.unlearning.evidence import MethodEvidence
 
 __all__ = ["LISTINGS"]
 
@@ -23,7 +28,10 @@ def _with_evidence(registry: Mapping[str, Callable[..., object]]) -> Rows:
     """Each name with its line; what lacks part of its evidence says so in front."""
     from mnemoscope.attacks.evidence import load_evidence
 
-    evidence = load_evidence()
+    return _marked(registry, load_evidence())
+
+
+def _marked(registry: Mapping[str, Callable[..., object]], evidence: "Mapping[str, Evidence | MethodEvidence]") -> Rows:
     rows: Rows = []
     for name, make in registry.items():
         row = evidence.get(name)
@@ -60,8 +68,9 @@ def _defences() -> Rows:
 
 def _methods() -> Rows:
     from mnemoscope.unlearning import METHODS
+    from mnemoscope.unlearning.evidence import load_method_evidence
 
-    return _described((name, type(make())) for name, make in METHODS.items())
+    return _marked(METHODS, load_method_evidence())
 
 
 def _datasets() -> Rows:
