@@ -9,8 +9,9 @@ from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.statistics.fleet import FleetScores
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.procedure import ProcedureAudit
+from mnemoscope.audit.verdict.request_rows import RequestRow, audit_name
 from mnemoscope.audit.verdict.result import AuditResult, Cost, Subject
-from mnemoscope.audit.verdict.successive import RequestRow, SuccessiveRates, audit_name
+from mnemoscope.audit.verdict.successive import SuccessiveRates
 from mnemoscope.preparation import PreparedAudit
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mnemoscope.audit.statistics.trials import Estimate
-from mnemoscope.audit.verdict.successive import RequestRow
+from mnemoscope.audit.verdict.request_rows import RequestRow
 from mnemoscope.audit.verdict.tuned import Tuned
 
 __all__ = [
