@@ -57,20 +57,59 @@ def test_nothing_saturates_or_leaves_the_numbers():
         assert np.isfinite(wrong).all(), name
 
 
-@pytest.mark.parametrize("name", ["margin", "negative_loss", "confidence"])
+ENTROPIES = ("negative_entropy", "negative_modified_entropy", "top_confidence")
+
+
+@pytest.mark.parametrize("name", ["margin", "negative_loss", "confidence", *ENTROPIES])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("scale", [0.1, 5.0, 60.0, 1e3, 1e30])
 @pytest.mark.parametrize("classes", [2, 10, 1000])
-def test_float32_logits_give_what_the_same_numbers_give_in_float64(name, scale, classes):
+def test_float32_logits_give_what_the_same_numbers_give_in_float64(name, temperature, scale, classes):
     rng = np.random.default_rng(classes)
     z = (scale * rng.normal(size=(3, 40, 2, classes))).astype(np.float32)
     z[1] += np.float32(scale)
     labels = rng.integers(0, classes, 40)
     labels[::2] = z[0, ::2, 0].argmax(axis=1)
-    single, double = (compute_signal(name, given, labels) for given in (z, z.astype(np.float64)))
+    single, double = (
+        compute_signal(name, given, labels, temperature=temperature) for given in (z, z.astype(np.float64))
+    )
     assert np.isfinite(single).all()
-    np.testing.assert_allclose(single, double, rtol=1e-12, atol=5e-7)
+    # Entropies subtract the highest logit in float32, which moves a value by a part of its own size.
+    np.testing.assert_allclose(single, double, rtol=2e-7 if name in ENTROPIES else 1e-12, atol=5e-7)
     # Below float32's own digits, too, the surest records are told apart.
     assert np.unique(single).size == np.unique(double).size
+
+
+@pytest.mark.parametrize("name", ENTROPIES)
+def test_entropies_of_sure_float32_answers_keep_their_digits(name):
+    gaps = np.linspace(0.5, 300, 500, dtype=np.float32)
+    z = np.zeros((500, 1, 4), np.float32)
+    z[:, 0, 0] = gaps
+    z[:, 0, 3] = -1.0
+    for label in (0, 1, 3):
+        single, double = (compute_signal(name, given, np.full(500, label)) for given in (z, z.astype(np.float64)))
+        # In a float32 a gap of 300 has steps of 3e-5, and e^-gap has them relative to its size.
+        np.testing.assert_allclose(single, double, rtol=2e-5, atol=0.0)
+        if label == 0:
+            assert (np.diff(single[:, 0]) > 0).all()
+
+
+@pytest.mark.parametrize("name", ENTROPIES)
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_classes_that_tie_for_the_top_are_as_likely_as_the_formula_says(name, kind):
+    z = np.array([[3.0, 3.0, 1.0, 3.0], [2.0, 2.0, -900.0, -900.0], [0.0, 0.0, 0.0, 0.0]], kind)
+    p = np.exp(z - z.max(axis=1, keepdims=True), dtype=np.float64)
+    p /= p.sum(axis=1, keepdims=True)
+    log_p = np.log(np.maximum(p, 1e-300))
+    for label in range(2):
+        others = (p * np.log1p(-p)).sum(axis=1) - p[:, label] * np.log1p(-p[:, label])
+        expected = {
+            "negative_entropy": (p * log_p).sum(axis=1),
+            "negative_modified_entropy": (1 - p[:, label]) * log_p[:, label] + others,
+            "top_confidence": log_p.max(axis=1),
+        }[name]
+        found = compute_signal(name, z[:, None], np.full(3, label))[:, 0]
+        np.testing.assert_allclose(found, expected, rtol=3e-7)
 
 
 def test_row_24_modified_entropy_is_song_and_mittals():
@@ -119,7 +158,7 @@ def test_blocks_and_many_models_give_the_same(monkeypatch):
     rng = np.random.default_rng(4)
     z, y = rng.normal(size=(2, 30, 2, 4)).astype(np.float32), rng.integers(0, 4, 30)
     whole = compute_signal("margin", z, y)
-    monkeypatch.setattr("mnemoscope.audit.answers.signals.BLOCK_VALUES", 8)
+    monkeypatch.setattr("mnemoscope.audit.answers.signals.BLOCK_BYTES", 32)
     np.testing.assert_array_equal(compute_signal("margin", z, y), whole)
     np.testing.assert_array_equal(compute_signal("margin", z[1], y), whole[1])
 
