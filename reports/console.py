@@ -312,7 +312,7 @@ def render_first_screen(result: AuditResult, *, console: "Console", report_path:
         page.section("Privacy", claimed)
     power = result.plan.power
     if power.value is not None and result.plan.alpha is not None:
-        text = f"chance of WITHIN BOUND when nothing leaks, simulated from the counts: {phrases.estimate(power)}"
+        text = f"chance of WITHIN BOUND when nothing leaks, simulated from the counts: {phrases.power(power)}"
         page.section("", [text])
     named = [(f"{_name(result, s)}: " if many else "", s.verdict) for s in result.subjects]
     page.section("Meaning", [f"{name}{v.meaning}" for name, v in named])

@@ -63,6 +63,7 @@ def template_environment() -> "Environment":
     made.filters.update(
         name=_name,
         rate=phrases.estimate,
+        power=phrases.power,
         percent=phrases.percent,
         amount=phrases.amount,
         interval=phrases.interval,

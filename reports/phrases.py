@@ -19,6 +19,7 @@ __all__ = [
     "kind_of",
     "percent",
     "plain",
+    "power",
     "short_digest",
 ]
 
@@ -114,6 +115,15 @@ def estimate(e: Estimate, kind: Kind = "rate") -> str:
         return f"{e.k:,} of {e.n:,} ({value}; {interval(e, kind)})"
     n = "" if e.n is None else f"; n = {e.n:,}"
     return f"{value} ({interval(e, kind)}{n})"
+
+
+def power(e: Estimate) -> str:
+    """A simulated chance, its interval, and how it follows from the simulated audits."""
+    if e.value is None:
+        return estimate(e)
+    counts = f"{e.k:,} of {e.n:,} simulated audits" if e.k is not None and e.n is not None else ""
+    how = plain(e.reason, 300) if e.reason else counts
+    return f"{percent(e.value)} ({interval(e)}{f'; {how}' if how else ''})"
 
 
 def kind_of(endpoint: Endpoint) -> Kind:

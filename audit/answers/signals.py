@@ -49,7 +49,7 @@ ARTANH = (
 """artanh(u) / u as a polynomial in u^2 for u up to 1/3, off by less than 2e-8."""
 
 
-def _log_sum_exp(z: Floats) -> Floats:
+def _log_sum_exp(z: AnyFloats) -> Floats:
     top = z.max(axis=0)
     total: Floats = np.log(np.exp(z - top).sum(axis=0)) + top
     return total
@@ -92,10 +92,10 @@ def _log1m(part: AnyFloats, whole: AnyFloats) -> AnyFloats:
     """
     if part.dtype != np.float32:
         return np.asarray(np.log1p(-part / whole))
-    u = np.subtract(whole + whole, part)
+    u: AnyFloats = np.subtract(whole + whole, part)
     np.divide(part, u, out=u)
     square = u * u
-    series = square * ARTANH[-1]
+    series: AnyFloats = square * ARTANH[-1]
     for coefficient in ARTANH[-2:0:-1]:
         series += coefficient
         series *= square
@@ -112,12 +112,12 @@ def _places(y: Ints) -> Ints:
     return places
 
 
-def correctness(z: NDArray[np.floating], y: Ints) -> Floats:
+def correctness(z: AnyFloats, y: Ints) -> Floats:
     """1.0 where the arg-max is the label, else 0.0 (a tie for the top counts as its first class)."""
     return np.asarray(z.argmax(axis=0) == y, np.float64)
 
 
-def negative_loss(z: NDArray[np.floating], y: Ints) -> Floats:
+def negative_loss(z: AnyFloats, y: Ints) -> Floats:
     """Negative cross-entropy log p_y (Yeom et al. 2018, arXiv 1709.01604), from the margin: exact where p_y -> 1."""
     phi = margin(z, y)
     log_p = np.minimum(phi, 0.0)
@@ -128,13 +128,13 @@ def negative_loss(z: NDArray[np.floating], y: Ints) -> Floats:
     return log_p
 
 
-def confidence(z: NDArray[np.floating], y: Ints) -> Floats:
+def confidence(z: AnyFloats, y: Ints) -> Floats:
     """p_y; saturates at 1: rank with ``negative_loss`` or ``margin`` instead."""
     probability: Floats = np.exp(negative_loss(z, y))
     return probability
 
 
-def margin(z: NDArray[np.floating], y: Ints) -> Floats:
+def margin(z: AnyFloats, y: Ints) -> Floats:
     """Logit of p_y, log p_y - log(1 - p_y), as z_y - log sum_{k != y} exp z_k: exact where the softmax saturates.
 
     Exponentials are taken in the type of ``z``, float32 or float64.

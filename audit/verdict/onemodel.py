@@ -54,10 +54,11 @@ from mnemoscope.audit.verdict.onemodel_plan import (
     plan_counts,
     plan_one_model,
 )
-from mnemoscope.audit.verdict.onemodel_power import Counts, choose_alpha, one_model_power
+from mnemoscope.audit.verdict.onemodel_power import Counts, one_model_power
 from mnemoscope.audit.verdict.onemodel_rates import Board, Group, deal, tail_rate
 from mnemoscope.audit.verdict.onemodel_versions import describe_versions
 from mnemoscope.audit.verdict.policy import Policy
+from mnemoscope.audit.verdict.power import choose_alpha
 from mnemoscope.audit.verdict.result import Check, Endpoint, GateResult, Limits, NotRun, PlanSummary, Subject
 from mnemoscope.audit.verdict.rules import decide
 

@@ -10,9 +10,10 @@ from mnemoscope.audit.answers.protocols import NEED_REMEDIES, Attack
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.onemodel_input import OneModelInput, needs_reference_models, runnable
-from mnemoscope.audit.verdict.onemodel_power import Counts, OneModelPower, choose_alpha, one_model_power
+from mnemoscope.audit.verdict.onemodel_power import Counts, OneModelPower, one_model_power
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy
+from mnemoscope.audit.verdict.power import choose_alpha
 from mnemoscope.audit.verdict.result import PlanSummary
 
 __all__ = ["TESTED", "WITH_RETAINED", "OneModelPlan", "plan_counts", "plan_one_model"]

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtri
 
 from mnemoscope.audit.rng import generator
-from mnemoscope.audit.statistics.proportions import clopper_pearson
-from mnemoscope.audit.statistics.trials import Estimate, Interval
-from mnemoscope.audit.verdict.policy import POWER_SHOWN_AT_MOST, Policy
+from mnemoscope.audit.verdict.policy import Policy
+from mnemoscope.audit.verdict.power import Power
 
-__all__ = ["Counts", "OneModelPower", "choose_alpha", "one_model_power"]
+__all__ = ["Counts", "OneModelPower", "one_model_power"]
 
 Floats = NDArray[np.float64]
 RUNS_FACTOR = 10
@@ -50,29 +49,10 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class OneModelPower:
+class OneModelPower(Power):
     """Simulated probability of WITHIN BOUND at one alpha when nothing leaks; ``parts`` by endpoint."""
 
-    alpha: float
-    passed: int
-    runs: int
-    control_level: float
     parts: tuple[tuple[str, float], ...]
-
-    @property
-    def value(self) -> float:
-        """The probability with the negative control's error taken off, never shown above 0.98."""
-        return min(POWER_SHOWN_AT_MOST, self.passed / self.runs * (1.0 - self.control_level))
-
-    def estimate(self, level: float = 0.95) -> Estimate:
-        """The probability with its simulation interval."""
-        ci = clopper_pearson(self.passed, self.runs, level)
-        scale = 1.0 - self.control_level
-        interval = Interval(
-            min(POWER_SHOWN_AT_MOST, ci.lower * scale), min(1.0, ci.upper * scale), level, "two",
-            "Clopper-Pearson over simulated null audits",
-        )  # fmt: skip
-        return Estimate(self.value, interval, self.passed, self.runs)
 
 
 def one_model_power(
@@ -87,14 +67,6 @@ def one_model_power(
         seed: of the simulation, not of the audit: the chosen alpha depends on counts and policy alone.
     """
     return [_at(counts, policy, alpha, seed) for alpha in (policy.candidates() if alphas is None else alphas)]
-
-
-def choose_alpha(powers: Sequence[OneModelPower], policy: Policy) -> float | None:
-    """The smallest alpha with the policy's least power; None where no candidate has it."""
-    for power in sorted(powers, key=lambda x: x.alpha):
-        if power.passed / power.runs * (1.0 - power.control_level) >= policy.min_power:
-            return power.alpha
-    return None
 
 
 @functools.lru_cache(maxsize=256)

@@ -73,7 +73,10 @@ class Power:
         return self.passed / self.runs * (1.0 - self.control_level) >= policy.min_power
 
     def estimate(self, level: float = 0.95) -> Estimate:
-        """The probability with its simulation interval (Clopper-Pearson, scaled like the value)."""
+        """The probability with its simulation interval (Clopper-Pearson, scaled like the value).
+
+        ``reason`` says how it follows from the counts, which without the negative control's error give another share.
+        """
         from mnemoscope.audit.statistics.proportions import clopper_pearson
 
         ci = clopper_pearson(self.passed, self.runs, level)
@@ -85,7 +88,12 @@ class Power:
             "two",
             "Clopper-Pearson over simulated null audits",
         )
-        return Estimate(self.value, interval, self.passed, self.runs)
+        reason = f"{self.passed:,} of {self.runs:,} simulated audits"
+        if self.control_level:
+            reason += f", less {100 * self.control_level:.1f} % for a negative control that fails by chance"
+        if self.value == POWER_SHOWN_AT_MOST:
+            reason += f"; never shown above {100 * POWER_SHOWN_AT_MOST:.0f} %"
+        return Estimate(self.value, interval, self.passed, self.runs, reason)
 
 
 def leak_scale(alpha: float, caught: float) -> float:
@@ -275,5 +283,4 @@ class _NullWorld:
 
 def choose_alpha(powers: Sequence[Power], policy: Policy) -> float | None:
     """The smallest alpha at which the whole rule has the policy's least power; None where no alpha has it."""
-    enough = [power.alpha for power in powers if power.suffices(policy)]
-    return min(enough) if enough else None
+    return min((power.alpha for power in powers if power.suffices(policy)), default=None)

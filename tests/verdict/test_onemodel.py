@@ -15,9 +15,10 @@ from mnemoscope.audit.verdict.onemodel_input import (
     runnable,
     score_models,
 )
-from mnemoscope.audit.verdict.onemodel_power import Counts, choose_alpha, one_model_power
+from mnemoscope.audit.verdict.onemodel_power import Counts, one_model_power
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy
+from mnemoscope.audit.verdict.power import choose_alpha
 from mnemoscope.audit.verdict.result import GateResult
 
 LIRA = ATTACKS["lira_offline"]()

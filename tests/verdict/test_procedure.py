@@ -15,7 +15,7 @@ from mnemoscope.audit.verdict.controls import negative_control, permute_sides
 from mnemoscope.audit.verdict.describe import finding
 from mnemoscope.audit.verdict.individuals import RecordScorer, record_p_values
 from mnemoscope.audit.verdict.policy import Policy
-from mnemoscope.audit.verdict.power import choose_alpha, leak_scale, whole_rule_power
+from mnemoscope.audit.verdict.power import Power, choose_alpha, leak_scale, whole_rule_power
 from mnemoscope.audit.verdict.procedure import FleetAnswers, ProcedureAudit, ProcedureInput
 from mnemoscope.audit.verdict.result import GateResult
 
@@ -305,6 +305,26 @@ def test_record_p_values_equal_scipy():
     for j in range(12):
         expected = ttest_ind(values[side[:, j] == 1, j], values[side[:, j] == 0, j], equal_var=False).pvalue
         assert p[j] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("power", "text"),
+    [
+        (
+            Power(0.05, 190, 200, 0.015),
+            "93.6 % (95 % CI 89.6 to 96.1 %; 190 of 200 simulated audits, less 1.5 % for a negative control that fails "
+            "by chance)",
+        ),
+        (
+            Power(0.05, 200, 200, 0.0),
+            "98.0 % (95 % CI 98.0 to 100.0 %; 200 of 200 simulated audits; never shown above 98 %)",
+        ),
+    ],
+)
+def test_a_printed_power_follows_from_the_counts_beside_it(power, text):
+    from mnemoscope.reports.phrases import power as phrase
+
+    assert phrase(power.estimate()) == text
 
 
 def test_power_rises_with_records_and_alpha_is_chosen_from_counts():
