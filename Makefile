@@ -9,6 +9,8 @@ LINKS := build/typing/mnemoscope
 
 # Small models and arrays: one thread a process is faster than two that wait for each other, and keeps bits stable.
 export OMP_NUM_THREADS ?= 1
+# Every worker compiles every test with its assertions rewritten: ten seconds each, unless the bytecode is kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
 

@@ -143,6 +143,7 @@ def test_a_tuned_scale_beats_the_extremes_on_targets_it_has_not_seen():
 ATTACKS = [BASE(online=False, scale="tuned"), RMIA(online=False, offline_a="tuned")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.name)
 def test_row_5_nothing_is_tuned_on_the_records_that_are_scored_then(attack):
     """Nothing leaks: the best of 13 settings on the target's own labels looks like a leak; ours stays at one half."""

@@ -141,6 +141,7 @@ def test_every_query_is_counted_and_the_budget_holds(budget):
     assert view.oracle.predictions == found.queries.sum()  # one search serves every game
 
 
+@pytest.mark.slow
 def test_distances_do_not_depend_on_the_batches():
     fleet = trained_fleet(True)
     import mnemoscope.attacks.boundary_distance as module

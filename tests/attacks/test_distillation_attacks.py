@@ -117,6 +117,7 @@ def test_each_model_is_distilled_once_for_all_folds_and_games(monkeypatch):
     assert len(count) == fleet.n_models
 
 
+@pytest.mark.slow
 def test_row_33_nothing_is_chosen_on_the_target():
     """Row 33: the release reports the best epoch on the records it evaluates, and so finds a leak without one."""
     fleet = trained_fleet(False, n_records=120)

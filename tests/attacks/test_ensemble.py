@@ -179,6 +179,7 @@ def test_two_attacks_with_one_half_of_the_leak_each_are_better_together():
     np.testing.assert_allclose(together, first + second - 1.0, atol=0.35)
 
 
+@pytest.mark.slow
 def test_it_is_at_least_as_good_as_its_parts_and_silent_where_they_are():
     fleet = toy_fleet(1.5, n_models=36, n_records=300)
     whole = auc(score_fleet(Ensemble(), fleet, rng=rng()), fleet.side)

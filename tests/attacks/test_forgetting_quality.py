@@ -99,6 +99,7 @@ def test_row_32_two_fleets_retrained_alike_read_above_one_and_only_the_floor_say
         check(alone)
 
 
+@pytest.mark.slow
 def test_points_are_the_same_figure_turned_round():
     worlds = toy_worlds(1.0, n_records=20)
     epsilon, points = (ForgettingQuality(f, steps=25).measure(worlds, rng=RNG) for f in ("epsilon", "points"))

@@ -39,6 +39,7 @@ def test_closed_form_of_a_linear_model():
     assert abs(fresh.mean()) < 3 / c**0.5
 
 
+@pytest.mark.slow
 def test_gradients_of_margin_and_loss_give_one_statistic_with_opposite_signs():
     worlds = trained_worlds(False)
     oracle = worlds.before.oracles[0]
@@ -80,6 +81,7 @@ def test_saturated_records_keep_their_direction():
     assert (score == 0).all()
 
 
+@pytest.mark.slow
 def test_planted_noise_is_found_before_deletion_and_after_a_poor_one_and_not_after_retraining():
     clean = GaussianPoisoning().measure(trained_worlds(False), rng=RNG)
     for part in (clean.value, clean.floor, clean.excess):
@@ -109,6 +111,7 @@ def test_noise_that_was_cut_off_does_not_pass_for_a_signal():
     assert np.mean(misses[1]) > 0.9  # the rule that rests on the exact null rejects perfect forgetting
 
 
+@pytest.mark.slow
 def test_batches_change_nothing():
     worlds = trained_worlds(True)
     one, two = (GaussianPoisoning(batch=b).measure(worlds, rng=RNG) for b in (3, 1000))

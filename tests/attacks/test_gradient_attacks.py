@@ -60,6 +60,7 @@ def test_alignment_is_minus_the_cosine_with_the_population_and_with_the_deletion
         assert np.allclose(scores, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_members_gradients_sum_to_nothing_and_those_of_others_follow_the_population():
     """The reason that the attack names, in the world it is tried on."""
     fleet = trained_fleet(True, n_records=120, n_population=120)

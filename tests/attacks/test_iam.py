@@ -45,6 +45,7 @@ def naive(p: float, shadows: list[float], far: list[float], cells: np.ndarray, f
     return float(total / alpha[1:].sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fitted", ["before", "perfect"])
 def test_naive_twin_with_the_target_left_out(fitted):
     rng = np.random.default_rng(1)
@@ -143,6 +144,7 @@ def test_offline_finds_a_planted_leak_also_with_members_as_the_far_end():
         assert auc(score[worlds.role == Role.FORGOTTEN], score[worlds.role == Role.NEVER]) > 0.75
 
 
+@pytest.mark.slow
 def test_work_grows_with_cells_not_with_their_square():
     def took(n):
         rng = np.random.default_rng(4)

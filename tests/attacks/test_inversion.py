@@ -94,6 +94,7 @@ def test_total_variation_by_hand() -> None:
     assert float(total_variation(torch.randn(3, 5))) == 0.0
 
 
+@pytest.mark.slow
 def test_a_deleted_image_is_recovered_from_a_step_and_nothing_from_retraining(digits, models) -> None:
     attack = UnlearningInversion(steps=120, restarts=1)
     leaky, clean = step_cases(digits, models, rate=0.05, white_box=True)
@@ -127,6 +128,7 @@ def test_models_are_left_as_they_are_and_many_deletions_refused(digits, models) 
 # Label recovery.
 
 
+@pytest.mark.slow
 def test_the_drop_of_a_biased_class_is_named(digits) -> None:
     """Closed form: a bias lowered by one lowers that class's log odds by one at every input, and raises all others."""
     before = build_model("mlp:8", input_shape=(1, 8, 8), n_classes=10, seed=0)
@@ -138,6 +140,7 @@ def test_the_drop_of_a_biased_class_is_named(digits) -> None:
         assert LabelInversion(steps=1, tries=2).recover(pair, None, rng=np.random.default_rng(0)) == label
 
 
+@pytest.mark.slow
 def test_the_label_of_what_was_deleted_is_named_after_a_step_and_not_without_one(digits, models) -> None:
     attack = LabelInversion(steps=2, tries=4)
     leaky, clean = step_cases(digits, models, n_cases=10, first=20, rate=0.3, white_box=False)

@@ -74,6 +74,7 @@ def test_equal_values_and_ceiling():
     assert far == pytest.approx(np.log(1e5), abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["histogram", "gaussian"])
 def test_intervals_hold_and_the_excess_is_null_without_a_leak(estimator):
     """Over many worlds the standard error is that of the values, and the paired difference covers zero."""

@@ -112,6 +112,7 @@ def pairs():
     return optimum_cases()
 
 
+@pytest.mark.slow
 def test_a_deleted_record_is_recovered_and_one_that_was_never_there_is_not(pairs) -> None:
     leaky, clean = pairs
     attack = LinearReconstruction(decay=DECAY)

@@ -285,6 +285,7 @@ def _world():
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [4, 16])
 def test_known_world_gives_the_known_power(k):
     """The table of the reference: within 0.006 AUC and one point of TPR at 0.1 % FPR."""
@@ -300,6 +301,7 @@ def test_known_world_gives_the_known_power(k):
         assert (gap <= np.array(world.TOLERANCE) + 2 * error).all(), (attack.name, mean)
 
 
+@pytest.mark.slow
 def test_with_many_models_the_oracle_is_reached():
     world = _world()
     rng = np.random.default_rng(11)

@@ -81,6 +81,7 @@ def test_a_planted_leak_is_beyond_the_floor(name):
         assert found.no_op.value > found.value.value  # doing nothing is worse still
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_bits_and_global_states_stay(name):
     def bits():
@@ -133,6 +134,7 @@ def test_fleets_of_different_shape_are_refused():
         Worlds(worlds.after, worlds.retrained, worlds.control, worlds.before, worlds.role[:2])
 
 
+@pytest.mark.slow
 def test_listing_the_measures_loads_no_torch():
     code = (
         "import sys, mnemoscope.attacks as a; "

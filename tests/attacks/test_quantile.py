@@ -77,6 +77,7 @@ def test_the_known_conditional_distribution_is_found():
     assert (np.diff(at, axis=1) >= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["gaussian", "pinball"])
 def test_the_rate_holds_in_every_region_where_one_threshold_for_all_does_not(head):
     """FPR at the nominal 5 % among records with a high and a low expected margin."""
@@ -94,6 +95,7 @@ def test_the_rate_holds_in_every_region_where_one_threshold_for_all_does_not(hea
         assert abs((ours > norm.ppf(0.95)).mean() - 0.05) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["gaussian", "pinball"])
 def test_members_are_found_that_the_population_attack_misses(head):
     world = World(3, leak=1.0)
@@ -159,6 +161,7 @@ def test_gradients_are_those_of_finite_differences(outputs):
         np.testing.assert_allclose(exact[:, column], (shifted[0] - shifted[1]) / 2e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_wide_inputs_are_reduced_on_population_records_alone():
     world = World(5, n=300, z=600, extra=100)
     view = world.view()

@@ -64,6 +64,7 @@ def test_the_loss_is_the_mean_cross_entropy():
     assert forget_loss(oracle.module(), oracle, np.arange(5)) == pytest.approx(np.log1p(np.exp(-0.7)), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_poor_deletion_is_relearned_sooner_than_retrained_models_and_retraining_is_not():
     leaky = FAST.measure(trained_worlds(True), rng=rng())
     assert leaky.excess.high < -2

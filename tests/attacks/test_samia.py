@@ -242,6 +242,7 @@ def half_fit(attack, world):
     return np.stack([scorer.score(world.target(int(k))) for k in second]), world.side[second]
 
 
+@pytest.mark.slow
 def test_it_learns_from_the_sensitivity_what_no_posterior_holds():
     world = fleet(1.5)
     # Two Gaussians in the log slope, 1.5 apart at deviation 0.5, blurred by ten draws: at best Phi(1.5 / 0.71) = 0.983.

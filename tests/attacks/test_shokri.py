@@ -56,6 +56,7 @@ def naive(reference, view, kind):
     return scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_those_of_the_naive_twin(kind):
     fleet = opposite(n=900)

@@ -194,6 +194,7 @@ def test_efficacy_draws_members_at_random_and_not_the_first_ones():
     assert mia_efficacy(Known(moved, known.nonmembers), forget, rng=rng()).value == ours
 
 
+@pytest.mark.slow
 def test_training_privacy_is_one_half_without_a_leak_and_high_with_one():
     draw = rng(7)
     values, covered = [], 0
@@ -239,6 +240,7 @@ def test_learning_on_known_records_of_the_target():
         score_target(attack, bare, dataclasses.replace(view, known=Known(known.members, binary([]))), rng=rng())
 
 
+@pytest.mark.slow
 def test_it_can_tell_members_from_others_only_where_they_differ():
     aucs = {}
     for leak in (0.0, 4.0):

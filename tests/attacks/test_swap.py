@@ -77,6 +77,7 @@ def test_exact_retraining_is_zero_by_exchangeability_and_its_interval_holds():
     assert np.mean([f.excess.low <= 0 <= f.excess.high for f in found]) >= 0.86
 
 
+@pytest.mark.slow
 def test_an_attack_chosen_on_the_same_models_finds_what_is_not_there():
     """The naive twin takes the largest of all attacks and thresholds on the very models that it reports."""
     from mnemoscope.attacks import ATTACKS

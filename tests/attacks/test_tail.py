@@ -55,6 +55,7 @@ def test_the_exponential_world_has_a_closed_form():
         assert found.floor.low < 0 < found.floor.high
 
 
+@pytest.mark.slow
 def test_zero_where_nothing_is_remembered_and_the_interval_covers_it():
     """Eighty worlds, records that differ in difficulty and are the same in all models."""
     values, covered, excess = [], 0, 0

@@ -105,6 +105,7 @@ def broken_by(attack):
     return broken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack", "check"),
     [
@@ -120,5 +121,6 @@ def test_the_contract_catches_a_faulty_attack_on_live_models(attack, check):
     assert check in broken_by(attack)
 
 
+@pytest.mark.slow
 def test_a_sound_attack_on_live_models_passes():
     assert broken_by(Live()) == []

@@ -258,6 +258,7 @@ def test_a_measure_that_cannot_work_costs_no_decision(tmp_path: Path) -> None:
     assert from_json(to_json(result)) == result
 
 
+@pytest.mark.slow
 def test_dp_training_of_a_model_with_batch_normalisation_is_refused_before_any_fleet(tmp_path: Path) -> None:
     pytest.importorskip("opacus")
     wanted = plan(defences="answers = []\ndp_noise = [1.0]")
@@ -280,6 +281,7 @@ def test_canaries_take_the_place_of_their_sources() -> None:
     assert plain.canary_note == ""
 
 
+@pytest.mark.slow
 def test_an_attack_on_both_versions_is_counted_and_exported(tmp_path: Path) -> None:
     wanted = plan('run = ["loss", "difference_margin"]\nmeasures = []')
     said = check_plan(wanted, store=tmp_path / "store")
@@ -291,6 +293,7 @@ def test_an_attack_on_both_versions_is_counted_and_exported(tmp_path: Path) -> N
     assert Store(tmp_path / "store").get(order["key"]) is None
 
 
+@pytest.mark.slow
 def test_orders_want_weights_where_attacks_ask_more(tmp_path: Path) -> None:
     for number, attacks in enumerate(('run = ["loss", "label_noise"]', 'run = ["loss", "gradient_norm"]')):
         folder = tmp_path / f"orders{number}"

@@ -117,6 +117,7 @@ def test_leagues_that_cannot_be(folder):
         run_league(few, store=folder / "store")
 
 
+@pytest.mark.slow
 def test_tuning_is_recorded_and_read_back(folder):
     plan = replace(parse_plan(PLAN), subjects=(SubjectPlan("gradient_ascent", settings={"epochs": 3}),))
     found = run_tune(plan, budget=3, store=folder / "store", out=folder / "tune")["gradient_ascent"]

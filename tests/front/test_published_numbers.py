@@ -24,6 +24,7 @@ def rows(inputs):
     return {row.measure: row for row in published_numbers(inputs, level=0.95, seed=1)}
 
 
+@pytest.mark.slow
 def test_a_retrained_model_lies_where_retrained_models_do_and_an_unchanged_one_does_not():
     clean, kept = (rows(worlds.world(3, 500, retain=500, leak=leak, kept=2.5)) for leak in (0.0, 2.5))
     for found in (clean, kept):
@@ -59,6 +60,7 @@ def test_what_is_missing_is_said():
     assert bare.no_op is None
 
 
+@pytest.mark.slow
 def test_they_are_printed_beside_the_verdict_and_change_nothing(tmp_path):
     inputs = worlds.world(6, 400, retain=400, leak=2.5)
     names = {Group.FORGET: "forget", Group.HOLDOUT: "holdout", Group.RETAIN: "retain"}

@@ -195,6 +195,7 @@ def carry_out(prepared: Any, method: Any, upto: int = 3) -> list[Any]:
     return made
 
 
+@pytest.mark.slow
 def test_each_request_works_on_what_the_one_before_left_and_sees_its_own_records(small: Any) -> None:
     fleets = carry_out(small, Nudge())
     requests = small.requests
@@ -213,6 +214,7 @@ def test_each_request_works_on_what_the_one_before_left_and_sees_its_own_records
     assert len({ref.key for fleet in fleets for ref in fleet}) == 3 * MODELS
 
 
+@pytest.mark.slow
 def test_a_later_request_reuses_what_the_earlier_ones_left(small: Any) -> None:
     first = carry_out(small, Nudge(), upto=2)
     assert len(SEEN) == 2 * MODELS
@@ -221,6 +223,7 @@ def test_a_later_request_reuses_what_the_earlier_ones_left(small: Any) -> None:
     assert again[:2] == first
 
 
+@pytest.mark.slow
 def test_a_method_that_undoes_training_forgets_all_so_far_from_the_model_as_it_was(small: Any) -> None:
     fleets = carry_out(small, Undo())
     starts = np.array([start for _, _, _, start, _, _ in SEEN]).reshape(3, MODELS)
@@ -286,6 +289,7 @@ def test_the_power_stated_is_the_least_over_the_requests() -> None:
     assert [(power.alpha, power.suffices(policy)) for power in both] == [(0.05, False), (0.1, False)]
 
 
+@pytest.mark.slow
 def test_plan_check_counts_the_fleets_of_every_request_and_orders_are_written_for_them(tmp_path: Path) -> None:
     text = check_plan(plan(), store=tmp_path / "store")
     assert "10 fleets of 12 models: 120" in text  # before, and retrained A, B and C for each of three requests
@@ -329,6 +333,7 @@ def scored(shift: dict[int, float], number: np.ndarray, role: np.ndarray, seed: 
     return FleetScores(noise + lift * (side == 1), side, np.repeat([0, 1], number.shape[0] // 2))
 
 
+@pytest.mark.slow
 def test_an_early_deletion_that_comes_back_is_seen_in_its_own_column() -> None:
     labels = load_dataset("digits").labels
     requests = deal_requests(random_design(labels, n_models=24, audited=400, seed=0), 2)

@@ -17,6 +17,7 @@ def test_inside():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", ["no accelerator here", "too lazy"])
 @pytest.mark.parametrize("extra", [(), ("-n", "1")])
 def test_a_skip_needs_its_listed_reason(pytester: pytest.Pytester, reason: str, extra: tuple[str, ...]) -> None:

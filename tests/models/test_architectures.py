@@ -6,6 +6,7 @@ from mnemoscope.audit.errors import InvalidInput, UnsupportedModel
 from mnemoscope.audit.models.architectures import architecture_names, build_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
@@ -25,6 +26,7 @@ def test_architectures_answer_for_any_channels_and_classes(name, shape):
         assert model(torch.zeros(2, *shape)).shape == (2, 7)
 
 
+@pytest.mark.slow
 def test_small_images_get_a_small_stem_and_large_ones_their_own():
     small = build_model("resnet18", input_shape=(3, 32, 32), n_classes=10, seed=0)
     assert (small.conv1.kernel_size, small.conv1.stride) == ((3, 3), (1, 1))

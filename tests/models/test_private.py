@@ -154,6 +154,7 @@ def test_training_leaves_nothing_of_its_own_on_the_module(digits, colour):
     fit(module, dataclasses.replace(recipe, dp_clip=0.0, dp_noise=0.0), data, np.arange(50), seed=1, runtime=RUNTIME)
 
 
+@pytest.mark.slow
 def test_private_training_learns_and_is_never_stacked(digits):
     data = DeviceData(digits)
     recipe = Recipe("mlp:32", lr=0.5, momentum=0.0, epochs=8, batch_size=64, dp_clip=1.0, dp_noise=0.8)

@@ -63,6 +63,7 @@ def test_models_of_other_lengths_train_apart_and_come_back_in_order(digits):
         assert largest_gap(result.module, alone.module) < 1e-3
 
 
+@pytest.mark.slow
 def test_what_cannot_be_stacked_says_why_and_trains_one_by_one(colour):
     data = DeviceData(colour)
     recipe = Recipe("resnet18", lr=0.05, epochs=1, batch_size=16)
@@ -76,6 +77,7 @@ def test_what_cannot_be_stacked_says_why_and_trains_one_by_one(colour):
     assert stack_obstacle(dataclasses.replace(bf16, precision="fp32"), data) is None
 
 
+@pytest.mark.slow
 def test_the_stack_size_is_measured(digits, monkeypatch):
     from mnemoscope.audit.models import stacking
 

@@ -297,6 +297,7 @@ def test_torchvision_reader_puts_train_and_test_together(tmp_path, monkeypatch):
         assert set(data.labels.tolist()) == {1}
 
 
+@pytest.mark.slow
 def test_fingerprints_of_sixty_thousand_images_take_seconds():
     values = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32, 3), np.uint8)
     start = time.process_time()

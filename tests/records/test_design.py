@@ -56,6 +56,7 @@ def test_what_does_not_divide_differs_by_one(n_models, audited, counts, folds, s
                 assert per_model[-1] - per_model[0] <= 1
 
 
+@pytest.mark.slow
 def test_balance_survives_pairs_of_models_without_a_direct_swap():
     # Few records and many models leave no column that can be swapped directly; the swap goes through KEPT.
     for seed in range(300):
@@ -137,6 +138,7 @@ def pooled(role, seed):
     return below.mean() / (2 * outs.size), (ins > high).mean(), (ins < low).mean()
 
 
+@pytest.mark.slow
 def test_leave_one_out_null_world_is_null_here_and_not_with_a_random_forget_set():
     design = random_design(LABELS, audited=300, n_models=72, seed=2)
     area, high, low = pooled(design.roles_of(design.audited), seed=0)

@@ -79,6 +79,7 @@ def test_drift_of_labels_is_seen_where_labels_are_given():
     assert with_labels.p_value < 0.01
 
 
+@pytest.mark.slow
 def test_real_digits_split_at_random_show_no_drift_in_time():
     values = load_dataset("digits").values
     rows = np.random.default_rng(6).permutation(1797)

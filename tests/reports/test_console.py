@@ -90,6 +90,7 @@ def test_a_long_path_is_printed_whole(factory):
     assert "not written" in screen(factory.membership(), path=None)
 
 
+@pytest.mark.slow
 def test_a_claimed_epsilon_is_told_once_with_what_the_attack_showed(factory):
     made = factory.result()
     row = replace(made.subjects[0].epsilons[0], fleet="DP-SGD, noise 1", claimed=2.5)
@@ -122,6 +123,7 @@ def test_what_both_versions_give_away_stands_beside_the_counts(factory):
     assert "Versions" not in text(*(f for f in subject.findings if f.game != "difference-never"))
 
 
+@pytest.mark.slow
 def test_requests_over_time_are_told_with_their_limits(factory):
     whole = screen(factory.successive())
     lines = [" ".join(line.split()) for line in whole.splitlines()]

@@ -30,6 +30,7 @@ DRAW = {
 }
 
 
+@pytest.mark.slow
 def test_importing_reports_loads_no_matplotlib():
     heavy = "('matplotlib', 'torch', 'scipy', 'pydantic')"
     modules = "mnemoscope.reports.html, mnemoscope.reports.console"
@@ -107,6 +108,7 @@ def test_colour_is_never_alone_and_reaches_three_to_one():
     assert contrast(figures.MUTED, figures.UNSUPPORTED) >= 4.5
 
 
+@pytest.mark.slow
 def test_inline_has_own_ids_alt_text_and_page_colours():
     element = inline(svg(DRAW["roc"]), key="s1-roc", alt='x < "y" & z')
     tree = ElementTree.fromstring(element)
@@ -120,6 +122,7 @@ def test_inline_has_own_ids_alt_text_and_page_colours():
     assert "url(#s1-roc-" in element
 
 
+@pytest.mark.slow
 def test_defect_29_over_forgetting_has_a_mark_and_words_of_its_own(factory):
     """Row 29: over-forgetting gives a tiny AUC and nothing that a one-tailed report would show."""
     subject = factory.subject("gradient_ascent", shift=-3.0)

@@ -87,6 +87,7 @@ def test_one_file_without_scripts_links_or_network(page):
     assert "default-src 'none'" in page
 
 
+@pytest.mark.slow
 def test_structure(page):
     seen = parse(page)
     ids = [a["id"] for _, a in seen.tags if a.get("id")]
@@ -103,6 +104,7 @@ def test_structure(page):
     assert all(a.get("role") == "img" and len(a["aria-label"]) > 40 for a in drawings)
 
 
+@pytest.mark.slow
 def test_order_and_digest(factory, page):
     text = parse(page).text
     made = factory.result()
@@ -115,6 +117,7 @@ def test_order_and_digest(factory, page):
     assert result_digest(made) in text
 
 
+@pytest.mark.slow
 def test_same_result_same_bytes_and_size(factory, page, page_of):
     assert len(page.encode()) < 1_500_000
     assert render_html(factory.membership()) == page_of("membership", figures=True)
@@ -134,6 +137,7 @@ def test_a_result_read_back_gives_the_same_page(factory):
     assert render_html(read, figures=False) == render_html(made, figures=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker", ["all_words", "one_model", "membership"])
 def test_every_word_and_mode_renders(factory, page_of, maker):
     made = getattr(factory, maker)()
@@ -190,6 +194,7 @@ def test_every_estimate_shows_counts_and_interval(factory):
     assert shown > 50
 
 
+@pytest.mark.slow
 def test_hostile_text_stays_text(factory, tmp_path):
     made = factory.hostile()
     html = render_html(made)
@@ -214,6 +219,7 @@ def test_individuals_only_in_the_restricted_edition(factory):
     assert "digits/0017" in render_html(replace(made, edition="restricted"), figures=False)
 
 
+@pytest.mark.slow
 def test_write_report(factory, tmp_path):
     made = factory.membership()
     paths = write_report(made, tmp_path / "out")
@@ -294,6 +300,7 @@ def test_measures_defences_bounds_and_classes_are_on_the_page_with_their_control
     assert "Floor: retrained" not in bare
 
 
+@pytest.mark.slow
 def test_a_refuted_privacy_claim_stands_in_the_table_of_epsilons(factory):
     made = factory.result()
     row = made.subjects[0].epsilons[0]
@@ -315,6 +322,7 @@ def test_a_refuted_privacy_claim_stands_in_the_table_of_epsilons(factory):
     assert "Claimed" not in unclaimed
 
 
+@pytest.mark.slow
 def test_requests_over_time_stand_in_a_table_for_each_subject(factory):
     page = render_html(factory.successive(), figures=False)
     section = page.split('<section id="requests">')[1].split("</section>")[0]

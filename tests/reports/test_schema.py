@@ -30,6 +30,7 @@ def test_round_trip_is_equal_and_canonical(factory, maker):
     assert json.dumps(json.loads(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False)  # plain JSON
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker", ["one_model", "membership", "hostile"])
 def test_fixtures_fit_the_generated_schema(factory, maker):
     schema = json_schema()
@@ -109,6 +110,7 @@ def test_a_patch_release_still_reads(factory):
     assert from_json(json.dumps(document)).schema_version == "1.1.9"
 
 
+@pytest.mark.slow
 def test_a_result_of_an_earlier_minor_release_still_reads(factory):
     """What release 1.0 did not know reads as empty."""
     document = json.loads(to_json(factory.result()))

@@ -72,6 +72,7 @@ def test_gaussian_bound_worked_example_and_ceiling():
         epsilon_of_gdp(math.inf, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mu", [0.5, 1.5])
 def test_gaussian_bound_covers_the_gaussian_mechanism(mu):
     rng = np.random.default_rng(9)
@@ -129,6 +130,7 @@ def test_the_papers_interval_never_holds_zero_and_the_bound_does():
         assert min(bayesian_interval(a, n, b, n, delta=1e-5, nodes=200)[0] for a, b in pairs[:20]) > 0
 
 
+@pytest.mark.slow
 def test_the_prior_alone_would_exceed_its_error_where_flags_are_rare():
     """Why an exact test is asked first; both rates by enumeration of all counts, 30 against 300 trials."""
     n_in, n_out, rate, most = 30, 300, 0.005, 8
@@ -186,6 +188,7 @@ def slow_p_value(right, made, canaries, epsilon, delta):
     return min(1.0, w.sf(right - 1) + 2 * canaries * delta * max(windows, default=0.0))
 
 
+@pytest.mark.slow
 def test_one_run_p_value_equals_the_sum_of_the_paper():
     for right, made, canaries, epsilon, delta in (
         (60, 100, 100, 0.1, 1e-4),

@@ -111,6 +111,7 @@ def test_clustered_standard_errors_match_simulation():
     assert binomial < 0.7 * tpr.std()
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_at_the_bound():
     rng = np.random.default_rng(2)
     p = []

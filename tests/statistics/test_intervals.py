@@ -190,6 +190,7 @@ def slow_score_limits(k1, n1, k2, n2, z):
     return min(inside), max(inside)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [(9, 10, 3, 10), (0, 20, 0, 15), (5, 30, 0, 12), (10, 10, 0, 10)])
 def test_miettinen_nurminen_equals_a_grid_search(counts):
     low, high = slow_score_limits(*counts, 1.959964)
@@ -214,6 +215,7 @@ def pmf(n, p):
     return np.exp(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) + k * np.log(p) + (n - k) * np.log1p(-p))
 
 
+@pytest.mark.slow
 def test_difference_of_rates_covers_at_small_counts_where_wald_does_not():
     n1, n2 = 25, 30
     limits = {(a, b): difference_of_rates(a, n1, b, n2) for a in range(n1 + 1) for b in range(n2 + 1)}

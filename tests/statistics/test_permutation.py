@@ -27,6 +27,7 @@ def test_sign_flips_approach_the_full_enumeration():
     assert sign_flip_test(np.ones(60), permutations=99, rng=np.random.default_rng(0)).p_value == 0.01
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_under_the_null():
     rng = np.random.default_rng(1)
     p = [sign_flip_test(rng.standard_normal(25), permutations=199, rng=rng).p_value for _ in range(500)]

@@ -214,6 +214,7 @@ def test_band_holds_each_point():
     assert high[-1] == 1
 
 
+@pytest.mark.slow
 def test_a_million_scores_take_about_a_second():
     rng = np.random.default_rng(0)
     s1, s0 = rng.standard_normal(500_000) + 0.3, rng.standard_normal(500_000)

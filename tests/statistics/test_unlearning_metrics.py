@@ -90,6 +90,7 @@ def test_average_gap_is_the_printed_formula():
             average_gap(wrong, r)
 
 
+@pytest.mark.slow
 def test_retrained_models_in_the_place_of_unlearned_ones_have_no_excess():
     """The gap alone is positive for perfect unlearning; value minus floor is not, with any number of models."""
     rng = np.random.default_rng(0)
@@ -130,6 +131,7 @@ def test_retention_rate_is_the_share_of_accuracy_kept():
     assert retention_rate(before, before).value == 1.0
 
 
+@pytest.mark.slow
 def test_ratios_have_limits_that_hold():
     rng, hits, both, n = np.random.default_rng(1), [], [], 60
     for _ in range(1500):

@@ -1,7 +1,8 @@
 """What the contract of methods needs to know of each: settings that suit small models, and what does not apply."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
+import pytest
 from toy_models import mlp_subject, network_subject
 
 from mnemoscope.audit.testing_methods import method_contract, method_keeps_form, method_works
@@ -50,14 +51,28 @@ SGD_ONLY = {"unrolling_sgd"}
 OWN_TRAINING = {"sisa"}
 """Methods that serve only models of their own training: the same contract on such models is in test_sisa.py."""
 
+COSTLY = {"adversarial", "amnesiac", "condensation", "mini_unlearning_reading", "noisy_finetune_reading"}
+"""Methods whose checks take long even here: they are made in the slow stage."""
+
 SERVED = {name: make for name, make in METHODS.items() if name not in OWN_TRAINING}
 
 
-def contract_of(first: str, last: str) -> list[tuple[str, Callable[[], None]]]:
+def contract_of(first: str, last: str) -> list[object]:
     """Checks on an MLP, of methods named from one letter to another: a file of tests is one worker's."""
     names = {name: make for name, make in SERVED.items() if first <= name[0] <= last}
-    return method_contract(names, mlp_subject, exempt={k: v for k, v in EXEMPT.items() if k in names},
-                           settings={k: v for k, v in SETTINGS.items() if k in names})  # fmt: skip
+    checks = method_contract(names, mlp_subject, exempt={k: v for k, v in EXEMPT.items() if k in names},
+                             settings={k: v for k, v in SETTINGS.items() if k in names})  # fmt: skip
+    return [pytest.param(check, id=name, marks=slow(name.split("-")[0])) for name, check in checks]
+
+
+def slow(name: str) -> list[pytest.MarkDecorator]:
+    """Marks of what is tested of a method."""
+    return [pytest.mark.slow] if name in COSTLY else []
+
+
+def costly_apart(names: Iterable[str]) -> list[object]:
+    """Parameters, one a method."""
+    return [pytest.param(name, marks=slow(name)) for name in names]
 
 
 ON_NETWORKS = [name for name in SERVED if name != "noop"]

@@ -104,6 +104,7 @@ def test_batches_that_cannot_be_correlated_are_refused(shapes):
         cross_correlation(torch.ones(shapes[0]), torch.ones(shapes[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["mlp", "batchnorm", "plain", "vit"])
 def test_features_are_what_the_last_linear_layer_is_given(network):
     s = mlp_subject() if network == "mlp" else network_subject(network)
@@ -239,6 +240,7 @@ def unseen_auc(model):
     return auc(-loss(model, FORGET), -loss(model, UNSEEN))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["non_saturating", "saturating"])
 def test_the_attacker_that_learns_against_a_still_model_is_at_a_loss_in_the_game(objective):
     s = mlp_subject()
@@ -250,6 +252,7 @@ def test_the_attacker_that_learns_against_a_still_model_is_at_a_loss_in_the_game
     assert unseen_auc(work) < unseen_auc(s.model) - 0.05
 
 
+@pytest.mark.slow
 def test_without_the_attacker_nothing_is_forgotten():
     s = mlp_subject()
     _, _, work = played(weight=0.0)
@@ -275,6 +278,7 @@ def test_the_game_forgets_the_class_not_the_retained_steps():
     assert accuracy(result, request.forget) > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [0, 1])
 def test_blurred_an_attacker_that_is_sure_of_a_class_still_points_out_of_it(label):
     work, run = start(mlp_subject().others["class"][label])
@@ -332,6 +336,7 @@ def steps_against(monkeypatch, method, request):
     return count["against"], count["all"]
 
 
+@pytest.mark.slow
 def test_the_attackers_weight_is_off_after_thirty_iterations_for_a_class_alone(monkeypatch):
     cheap = {**GAME, "epochs": 5, "draws": 0, "pretrain": 0}  # seven batches of retained records an epoch
     request = mlp_subject().others["class"][0]
@@ -379,6 +384,7 @@ def test_the_optional_terms_are_their_formulas():
     assert float(terms(*pair).detach()) == pytest.approx(0.5 * float(value.detach()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_batches_of_the_game_leave_the_statistics_of_normalisation_alone():
     s = network_subject("batchnorm")
     method = Adversarial(**{**GAME, "epochs": 1, "twins": 1e-2, "ascent": 0.1, "fisher": 1.0, "pretrain": 3})
@@ -388,6 +394,7 @@ def test_batches_of_the_game_leave_the_statistics_of_normalisation_alone():
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in tracked.items())
 
 
+@pytest.mark.slow
 def test_pruned_weights_stay_zero_through_the_game():
     s = mlp_subject()
     result = unlearn(Adversarial(**{**GAME, "epochs": 2, "twins": 1e-2}, sparsity=0.8, recovery=10))
@@ -399,6 +406,7 @@ def test_pruned_weights_stay_zero_through_the_game():
 CHEAP = {**GAME, "epochs": 1, "pretrain": 3, "draws": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["magnitude", "layerwise", "random", "synflow", "iterative"])
 def test_every_way_of_pruning_leaves_the_share_that_was_asked_for(strategy):
     result = unlearn(Adversarial(**CHEAP, pruning=strategy, sparsity=0.5, recovery=1))
@@ -406,6 +414,7 @@ def test_every_way_of_pruning_leaves_the_share_that_was_asked_for(strategy):
     assert gone == pytest.approx(0.5 * 4736, abs=2)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_sparse_already_stays_so():
     s = mlp_subject()
     sparse = copy.deepcopy(s.model)
@@ -419,6 +428,7 @@ def test_a_model_that_is_sparse_already_stays_so():
     assert not torch.equal(result[1].weight, sparse[1].weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -443,6 +453,7 @@ def test_every_setting_reaches_the_model(settings):
     assert state(unlearn(Adversarial(**{**CHEAP, **settings}))) != state(unlearn(Adversarial(**{**CHEAP, **without})))
 
 
+@pytest.mark.slow
 def test_a_single_forget_record_can_be_forgotten():
     request = deletion([7])
     result = unlearn(Adversarial(**{**GAME, "epochs": 1, "twins": 1e-2}), request)
@@ -477,6 +488,7 @@ def test_without_validation_records_it_is_refused_also_as_an_inner_method():
             unlearn(method, lacking)
 
 
+@pytest.mark.slow
 def test_records_outside_of_the_request_are_not_read():
     s = mlp_subject()
     data = copy.copy(s.data)

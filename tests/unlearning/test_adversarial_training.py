@@ -55,6 +55,7 @@ def test_one_step_is_the_formula(kind):
     assert got.seen_ids.tolist() == IDS.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["trades", "pgd"])
 def test_a_robust_model_holds_in_the_ball_and_its_adversarial_examples_are_farther(kind):
     """In a ball that the data leave room for: in a wider one "pgd" gives records up, which then have no distance."""

@@ -54,6 +54,7 @@ def test_when_every_batch_is_sensitive_the_network_before_its_first_step_is_left
     assert not torch.allclose(weights(ours), weights(s.model), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_repair_brings_back_what_is_retained_and_not_what_is_forgotten():
     s = mlp_subject()
     broken = unlearn(METHODS["amnesiac"](repair_epochs=0), request(FORGET))
@@ -73,6 +74,7 @@ def test_memory_does_not_grow_with_batches():
     assert sum(map(len, held)) == len(list(s.model.parameters()))
 
 
+@pytest.mark.slow
 def test_running_statistics_stay_and_follow_the_repair():
     s = network_subject("batchnorm")
     plain = unlearn(METHODS["amnesiac"](repair_epochs=0), request([5]), subject=s)

@@ -233,7 +233,7 @@ def test_a_model_whose_layers_are_all_frozen_is_refused(name):
 
 
 @pytest.mark.parametrize("open_layer", [0, -1], ids=["first", "last"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", contract_settings.costly_apart(METHODS))
 def test_frozen_layers_stay_or_the_method_says_which_it_needs(name, open_layer):
     """What trains anew, or undoes a training that had no frozen layers, starts all layers anew: it may change them."""
     method = method_of(name)

@@ -209,6 +209,7 @@ def test_remembered_records_are_retained_ones_ten_of_each_class():
     assert remembrance(run_of(deletion(range(60))), 10**6).tolist() == RETAIN.tolist()
 
 
+@pytest.mark.slow
 def test_forget_records_are_read_for_clusters_and_offline_alone():
     """With one cluster a class nothing is left of the first, without the offline stage or with it on retained records
     nothing of the second.
@@ -314,6 +315,7 @@ def test_without_the_offline_stage_the_final_part_changes_by_remembered_records_
     assert not torch.equal(held[0].weight, s.model[0].weight)
 
 
+@pytest.mark.slow
 def test_forget_records_move_towards_what_retraining_makes_of_them_and_retained_ones_stay():
     given, retrained = mean_loss(mlp_subject().model, FORGET), mean_loss(unlearn(METHODS["retrain"]()), FORGET)
     tuned = mean_loss(unlearn(METHODS["finetune"]()), FORGET)
@@ -323,6 +325,7 @@ def test_forget_records_move_towards_what_retraining_makes_of_them_and_retained_
     assert accuracy(model, np.arange(N, HELD)) >= 0.97 * accuracy(mlp_subject().model, np.arange(N, HELD))
 
 
+@pytest.mark.slow
 def test_a_class_is_forgotten_at_a_higher_rate():
     request = other_requests(digits())["class"][0]
     model = unlearn(METHODS["condensation"](alternations=0, lr=0.01), request)

@@ -3,9 +3,9 @@
 import pytest
 from contract_settings import contract_of
 
-CASES = contract_of("o", "r")
+CHECKS = contract_of("o", "r")
 
 
-@pytest.mark.parametrize("check", [c for _, c in CASES], ids=[i for i, _ in CASES])
+@pytest.mark.parametrize("check", CHECKS)
 def test_contract(check):
     check()

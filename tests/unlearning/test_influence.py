@@ -239,6 +239,7 @@ def long(**settings):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["records", "labels", "features"])
 def test_the_second_order_step_arrives_at_the_corrected_records_minimum(kind):
     """Where the loss is convex, LiSSA's step is Newton's: near the model that was fitted to the corrected data."""
@@ -263,6 +264,7 @@ def test_the_second_order_step_arrives_at_the_corrected_records_minimum(kind):
     assert after < middle < before
 
 
+@pytest.mark.slow
 def test_lissa_solves_the_damped_system():
     s, _ = regression()
     request = asking("records", np.arange(15))
@@ -280,6 +282,7 @@ def test_lissa_solves_the_damped_system():
     torch.testing.assert_close((flat(got) - flat(s.model)).double(), expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batches_of_lissa_agree_with_the_whole():
     s, _ = regression()
     request = asking("records", np.arange(15))

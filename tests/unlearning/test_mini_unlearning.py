@@ -77,6 +77,7 @@ def test_with_every_gradient_computed_it_is_the_training_without_the_records(rec
     assert (flat(found) - flat(trained(recipe))).norm() > 0.01
 
 
+@pytest.mark.slow
 def test_estimated_gradients_come_close_to_computed_ones_on_a_convex_problem():
     def build(seed):
         with seeded(seed):
@@ -119,6 +120,7 @@ def test_the_product_is_that_of_the_bfgs_recursion():
     assert not hessian_product([], torch.ones(6)).any()
 
 
+@pytest.mark.slow
 def test_a_longer_part_comes_nearer_to_training_without_the_records():
     target = flat(replayed(SGD, 0))
     away = [float((flat(unlearn(MiniUnlearning(share=share), SGD)) - target).norm()) for share in (0.0, 0.5, 1.0)]
@@ -147,6 +149,7 @@ def test_most_gradients_are_not_computed_on_retained_records():
     assert exact == 3 + len([step for step in range(3, 24) if step % 5 == 0])
 
 
+@pytest.mark.slow
 def test_batches_of_forget_records_alone_make_no_step():
     recipe = Recipe("mlp:16", lr=0.1, epochs=3, batch_size=2)
     forget = np.arange(0, 200)
@@ -154,6 +157,7 @@ def test_batches_of_forget_records_alone_make_no_step():
     torch.testing.assert_close(flat(found), flat(replayed(recipe, 0, forget)), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_forgotten_and_estimates_that_went_wrong_are_not_trusted():
     """Learned by heart at a high rate: where every estimate is taken as it comes, retained records are lost."""
     data = copy.copy(digits())
@@ -179,6 +183,7 @@ def test_wrong_labels_are_forgotten_and_estimates_that_went_wrong_are_not_truste
     assert (flat(trusting) - flat(computed)).norm() > 2 * (flat(checked) - flat(computed)).norm() + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [SGD, ADAMW], ids=["sgd", "adamw"])
 def test_on_a_network_estimates_stay_near_the_replay_with_every_gradient(recipe):
     half, computed = (unlearn(MiniUnlearning(share=0.5, exact_every=every), recipe) for every in (5, 1))

@@ -70,6 +70,7 @@ def test_forget_records_leave_no_trace_in_normalisation_statistics():
         assert not torch.equal(value, dict(s.model.named_buffers())[name])
 
 
+@pytest.mark.slow
 def test_one_forget_record_and_one_retained_a_step_pass_batch_normalisation():
     s = network_subject("batchnorm")
     alone = request([5])

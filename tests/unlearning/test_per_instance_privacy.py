@@ -114,6 +114,7 @@ def test_steps_are_the_fewest_that_reach_the_target():
         made.steps_for(0.0, most=10)
 
 
+@pytest.mark.slow
 def test_norms_are_those_of_the_training_step_by_step():
     s, found = mlp_subject(), account()
     assert np.array_equal(found.ids, np.arange(60))
@@ -142,6 +143,7 @@ def test_norms_are_those_of_the_training_step_by_step():
     assert found.losses[row] == pytest.approx(2.0 * (used**2).sum() / (2 * 0.003**2), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_records_with_wrong_labels_have_the_largest_losses():
     data = copy.copy(digits())
     data.y = digits().y.clone()
@@ -177,6 +179,7 @@ def steps_of(request, **settings):
     return len(made) - mlp_subject().recipe.epochs * 8
 
 
+@pytest.mark.slow
 def test_hard_records_are_fine_tuned_longer_than_easy_ones():
     easy, _, hard = account().strata(3)
     target = float(account().remaining(20)[np.isin(account().ids, easy)].max())
@@ -185,6 +188,7 @@ def test_hard_records_are_fine_tuned_longer_than_easy_ones():
     assert steps_of(deletion(easy), target=1e9) == 0
 
 
+@pytest.mark.slow
 def test_noise_has_the_deviation_that_the_account_assumes():
     s, request, moved = mlp_subject(), deletion(range(60)), []
     with pytest.MonkeyPatch.context() as patch:
@@ -197,6 +201,7 @@ def test_noise_has_the_deviation_that_the_account_assumes():
     assert abs(float(drawn.mean())) < 4 * 0.05 / drawn.numel() ** 0.5
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_forgotten_that_retained_records_contradict():
     data = copy.copy(digits())
     data.y = digits().y.clone()

@@ -90,6 +90,7 @@ def test_flow_through_batch_normalisation_is_its_gain():
     assert torch.allclose(scores["0.weight"], first * (gain * second.sum(dim=0))[:, None])
 
 
+@pytest.mark.slow
 def test_synflow_in_rounds_spares_the_layer_that_one_round_prunes_away():
     with seeded(1):
         module = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 2))
@@ -200,6 +201,7 @@ def test_iterative_pruning_takes_a_fifth_a_round():
     assert sum(zeros(module).values()) == sum(int((~mask).sum()) for mask in masks.keep.values())
 
 
+@pytest.mark.slow
 def test_early_weights_are_those_of_the_training():
     s = mlp_subject()
     history = History(np.arange(N), s.seed)
@@ -225,6 +227,7 @@ def test_early_weights_are_those_of_the_training():
         early_weights(History(history.ids, 99), s.model, s.recipe, s.data, epochs=1, runtime=RUNTIME)
 
 
+@pytest.mark.slow
 def test_a_sparse_original_is_sparse_and_knows_its_records():
     s = mlp_subject()
     ids = np.arange(N)

@@ -162,6 +162,7 @@ def test_after_the_last_forget_batch_steps_are_on_retained_records_alone():
     torch.testing.assert_close(weights(ours), weights(net), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["mlp", "batchnorm"])
 def test_each_part_moves_forget_records_towards_what_retraining_makes_of_them(network):
     s = mlp_subject() if network == "mlp" else network_subject(network)

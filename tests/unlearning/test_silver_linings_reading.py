@@ -140,6 +140,7 @@ def test_constant_coordinates_tell_the_network_nothing_even_when_they_move_later
 SETTINGS = {"network": {"weight": 1.0}, "information": {"weight": 0.3}, "kernel": {"weight": 20.0}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimate", list(SETTINGS))
 def test_forget_records_become_harder_to_tell_from_unseen_ones(estimate):
     """In outputs and in inner answers, beyond what fine-tuning does, at some cost to what is kept."""
@@ -186,6 +187,7 @@ def bounds(model, forget=FORGET, **more):
     return leakage_bounds(model, s.data, runtime=RUNTIME, **given)
 
 
+@pytest.mark.slow
 def test_bounds_see_what_is_known_by_heart_and_nothing_where_nothing_was_learned():
     s = shuffled_subject()
     known = bounds(s.model)

@@ -54,6 +54,7 @@ def test_contract(check):
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks(network):
     subject, method = network_subject(network), SISA(shards=2, slices=2)
@@ -251,6 +252,7 @@ def test_corrections_are_training_from_scratch_on_corrected_records(kind):
     assert state(scratch) != state(model())
 
 
+@pytest.mark.slow
 def test_deleted_records_are_no_longer_known_better_than_others():
     """Records of a wrong label are known by a shard that holds them, and by none after their deletion."""
     data = copy.copy(digits())

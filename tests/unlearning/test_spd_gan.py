@@ -44,6 +44,7 @@ def test_every_record_moves_by_the_given_size_and_no_constant_input_moves():
     assert torch.equal(some.x[:, constant], some.clean[:, constant])
 
 
+@pytest.mark.slow
 def test_training_makes_the_perturbation_harder_to_tell_than_before_training():
     """At a size where it shows; judged by somebody else than the discriminator it was trained against."""
     raw, trained = (perturbed(range(400), size=1.0, steps=k) for k in (0, 1500))

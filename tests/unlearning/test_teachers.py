@@ -95,6 +95,7 @@ def test_scrub_forgets_and_retained_records_stay():
     assert accuracy(after, RETAIN) > 0.9
 
 
+@pytest.mark.slow
 def test_rewind_takes_the_last_epoch_whose_error_is_nearest_to_that_of_unseen_records():
     settings = {"lr": 0.1, "forget_epochs": 2, "alpha": 0.01, "temperature": 2.0, "forget_batch": 2}
     forget = np.arange(20)

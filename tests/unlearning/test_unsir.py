@@ -95,6 +95,7 @@ def test_rates_and_copies_are_the_published_ones_in_the_users_terms():
     assert state(unlearn(small, request)) != state(unlearn(dataclasses.replace(small, copies=1), request))
 
 
+@pytest.mark.slow
 def test_no_record_of_the_class_is_read_and_of_the_others_only_so_many():
     request = class_request()
     plain = state(unlearn(METHODS["unsir"](), request))

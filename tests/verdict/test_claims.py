@@ -44,6 +44,7 @@ def test_a_perfect_attack_is_shown_without_infinity():
     assert endpoint.outcome == "beyond"
 
 
+@pytest.mark.slow
 def test_under_the_null_a_true_claim_is_refuted_at_most_at_the_nominal_rate():
     rng = np.random.default_rng(0)
     refuted = 0

@@ -55,6 +55,7 @@ def word(inputs: OneModelInput, **kw: object) -> tuple[str, str | None]:
     return v.word, v.tier
 
 
+@pytest.mark.slow
 def test_null_leak_and_over_forgetting() -> None:
     words = [word(world(s))[0] for s in range(8)]
     assert words.count("OUTSIDE BOUND") == 0
@@ -112,6 +113,7 @@ def test_labels_alone_show_drift_between_classes() -> None:
     assert next(g for g in audit.subject.gates if g.id == "drift").status == "fail"
 
 
+@pytest.mark.slow
 def test_retained_records_more_exposed_than_in_retrained_models() -> None:
     inputs = world(2, 600, retain=2000, kept=0.5, kept_after=3.0)
     audit = audit_one_model(inputs, [LIRA, LOSS])

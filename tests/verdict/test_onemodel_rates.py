@@ -50,6 +50,7 @@ def test_given_calibration_records_set_all_thresholds() -> None:
     assert low.k == int((-score[:10] >= threshold_at(-score[group == Group.CALIBRATION], 0.1)).sum())
 
 
+@pytest.mark.slow
 def test_p_value_is_the_beta_binomial_tail_and_keeps_its_level() -> None:
     assert p_above_ratio(10, 600, 1.0, (5.0, 596.0)) == pytest.approx(stats.betabinom.sf(9, 600, 5, 596), rel=1e-6)
     assert p_above_ratio(60, 600, 2.0, (5e6, 95e6)) == pytest.approx(stats.binom.sf(59, 600, 0.1), rel=1e-3)
@@ -61,6 +62,7 @@ def test_p_value_is_the_beta_binomial_tail_and_keeps_its_level() -> None:
     assert (p <= 0.05).mean() > 0.02
 
 
+@pytest.mark.slow
 def test_a_binomial_p_value_would_mistake_a_low_threshold_for_a_signal() -> None:
     """The faulty formula takes the threshold's FPR for alpha; ours carries its noise. Few calibration records."""
     rng = np.random.default_rng(3)

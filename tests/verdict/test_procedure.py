@@ -127,6 +127,7 @@ def judge(audit, after, **kwargs):
     return audit.subject("subject", after, method="m", settings={}, gates=passed_gates(), **kwargs)
 
 
+@pytest.mark.slow
 def test_no_op_is_outside_and_residual():
     audit, design, rng = shared_audit()
     subject = judge(audit, fleet(design, rng, NO_OP))
@@ -135,6 +136,7 @@ def test_no_op_is_outside_and_residual():
     assert subject.exposed, "records that carry the leak must be listed under false-discovery control"
 
 
+@pytest.mark.slow
 def test_an_attack_that_the_method_trained_against_is_no_evidence_for_it():
     audit, design, rng = shared_audit()
     after = fleet(design, rng, NO_OP)
@@ -172,6 +174,7 @@ def test_over_forgetting_is_outside_with_its_own_word():
     assert all("over-forgotten" in e.part for e in over)
 
 
+@pytest.mark.slow
 def test_an_attack_without_power_is_inconclusive():
     """Nothing was memorised before deletion, so silence afterwards says nothing (positive control)."""
     audit, design, rng = make_audit(before={})
@@ -180,6 +183,7 @@ def test_an_attack_without_power_is_inconclusive():
     assert next(g for g in subject.gates if g.id == "G1").status == "fail"
 
 
+@pytest.mark.slow
 def test_a_signal_in_models_that_never_saw_the_records_is_not_assessed():
     audit, design, rng = make_audit(control={KEPT: 2.0, FORGOTTEN: 1.0})
     subject = judge(audit, fleet(design, rng, RETRAINED))
@@ -327,6 +331,7 @@ def test_a_printed_power_follows_from_the_counts_beside_it(power, text):
     assert phrase(power.estimate()) == text
 
 
+@pytest.mark.slow
 def test_power_rises_with_records_and_alpha_is_chosen_from_counts():
     policy = Policy(min_power=0.3)
     powers = {}
@@ -352,6 +357,7 @@ def test_the_assumed_leak_catches_the_stated_share():
         assert (x > np.quantile(rng.normal(size=400_000), 1 - alpha)).mean() == pytest.approx(caught, rel=0.03)
 
 
+@pytest.mark.slow
 def test_every_game_tells_an_attack_the_share_of_the_pool_that_its_models_trained_on(monkeypatch):
     from mnemoscope.attacks.lira_corrected import LiRAFinitePopulation
 

@@ -81,6 +81,7 @@ def test_row_32_two_retrained_fleets_are_not_told_apart(seed):
         check(alone, seed)
 
 
+@pytest.mark.slow
 def test_row_32_the_figure_alone_reads_above_one_and_only_a_retrained_row_shows_that_it_is_nothing():
     rng = np.random.default_rng(5)
     assert competition_epsilon(fleet(rng), fleet(rng)).mean() > 1

@@ -294,6 +294,7 @@ def test_exit_codes() -> None:
     assert [exit_code(w) for w in SENTENCES] == [0, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_no_verdict_uses_a_forbidden_word() -> None:
     verdicts = []
     for outcome, gate, status, limit, drift in itertools.product(

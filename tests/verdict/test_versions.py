@@ -76,6 +76,7 @@ def auc(subject, game, models):
     return found[0].auc
 
 
+@pytest.mark.slow
 def test_publishing_both_versions_gives_away_what_retraining_forgot():
     subject = audited([Drop()])
     for game in ("difference-never", "difference-kept"):
@@ -87,11 +88,13 @@ def test_publishing_both_versions_gives_away_what_retraining_forgot():
     assert subject.verdict.word == audited().verdict.word == "WITHIN BOUND"
 
 
+@pytest.mark.slow
 def test_the_control_is_left_out_where_nobody_trained_it():
     subject = audited([Drop()], reseeded=False)
     assert not [f for f in subject.findings if f.models == "reseeded"]
 
 
+@pytest.mark.slow
 def test_an_attack_on_both_versions_decides_nothing_about_deletion():
     base, _, _ = worlds.make_audit(permutations=99)
     with pytest.raises(InvalidInput, match="one version"):
@@ -100,6 +103,7 @@ def test_an_attack_on_both_versions_decides_nothing_about_deletion():
     assert not [e for e in subject.endpoints if e.attack == "drop"]
 
 
+@pytest.mark.slow
 def test_defences_meet_the_first_attack_that_they_leave():
     defences = tuple(parse_defence(text) for text in ("label-only", "temperature:5"))
     correctness = Threshold("correctness")
@@ -114,6 +118,7 @@ def test_defences_meet_the_first_attack_that_they_leave():
     assert rows["none", "membership", "before"].auc.value > 0.55
 
 
+@pytest.mark.slow
 def test_the_primary_attack_stands_for_a_defence_wherever_it_is_in_the_plan():
     """A weak attack that happens to be listed first says nothing about a defence."""
     base, design, rng = worlds.make_audit(permutations=99)
@@ -128,6 +133,7 @@ def test_the_primary_attack_stands_for_a_defence_wherever_it_is_in_the_plan():
     assert attacks == {"temperature:5": "mean-difference", "label-only": "correctness"}
 
 
+@pytest.mark.slow
 def test_an_attack_with_questions_of_its_own_is_left_by_a_defence():
     """Label-only attacks name queries; leaving them out would praise label-only answers."""
 
@@ -153,6 +159,7 @@ def test_equal_scores_are_no_perfect_defence():
     assert defended_row(*args, 0.2, Policy(), Estimate(0.9)).tpr.value is None  # 90 % of never-seen ones are right too
 
 
+@pytest.mark.slow
 def test_a_fleet_trained_under_a_defence_stands_beside_the_models_before():
     _, design, rng = worlds.make_audit(permutations=99)
     quiet = worlds.fleet(design, rng, {}, accuracy=0.6)
@@ -162,6 +169,7 @@ def test_a_fleet_trained_under_a_defence_stands_beside_the_models_before():
     assert rows["dp", "before"].test_accuracy.value < rows["none", "before"].test_accuracy.value
 
 
+@pytest.mark.slow
 def test_a_claimed_epsilon_stands_beside_what_the_attack_shows_and_is_refuted_by_more():
     _, design, rng = worlds.make_audit(permutations=99)
     loud, quiet = (worlds.fleet(design, rng, leak) for leak in (worlds.NO_OP, {}))
@@ -201,6 +209,7 @@ def test_a_true_claim_is_refuted_as_rarely_as_its_confidence_says():
     assert refuted <= 15  # 10 expected at the most
 
 
+@pytest.mark.slow
 def test_measures_stand_beside_their_floor():
     subject = audited(after=worlds.NO_OP, measures=(Shift(),))
     (row,) = subject.measured
@@ -209,6 +218,7 @@ def test_measures_stand_beside_their_floor():
     assert abs(row.value.value - row.floor.value) < 0.1
 
 
+@pytest.mark.slow
 def test_epsilon_follows_from_the_rates_and_never_passes_its_ceiling():
     leaky, clean = audited(after=worlds.NO_OP), audited()
     for subject in (leaky, clean):
@@ -236,6 +246,7 @@ def test_the_gaussian_ceiling_is_what_a_perfect_attack_would_reach():
     )
 
 
+@pytest.mark.slow
 def test_where_a_fit_falls_back_its_finding_says_so():
     @dataclass(frozen=True)
     class Falls(worlds.MeanDifference):

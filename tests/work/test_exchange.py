@@ -39,6 +39,7 @@ def make_elsewhere(work: Any, order: dict[str, Any]) -> torch.nn.Module:
     return train_model(recipe, work.device_data, ids, seed=int(order["seed"]), runtime=work.runtime).module
 
 
+@pytest.mark.slow
 def test_weights_come_back_under_the_same_keys_with_the_same_answers(
     small: ModuleType, trained: Path, exported: tuple[Any, Path, list[dict[str, Any]]]
 ) -> None:

@@ -12,6 +12,7 @@ from mnemoscope.audit.work.store import Store
 from mnemoscope.audit.work.workspace import ModelRef
 
 
+@pytest.mark.slow
 def test_oracles_answer_as_recorded_and_keep_two_models(small, trained, monkeypatch):
     work = small.workspace(Store(trained))
     refs = work.fleet("before")

@@ -36,6 +36,7 @@ def design() -> PairsDesign:
     )
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_models_of_the_design(data: DeviceData, design: PairsDesign) -> None:
     answers = answer_pairs(design, RECIPE, data, runtime=replace(RUNTIME, stack=1), seed=4)
     assert answers.before.shape == answers.after.shape == (16, 6, 10)
@@ -52,6 +53,7 @@ def test_answers_are_those_of_the_models_of_the_design(data: DeviceData, design:
             assert np.array_equal(infer_logits(model, data, design.asked[v], runtime=RUNTIME)[:, 0], found)
 
 
+@pytest.mark.slow
 def test_accuracy_is_of_members_and_of_records_that_no_model_saw(data: DeviceData, design: PairsDesign) -> None:
     learned = replace(RECIPE, epochs=30)
     answers = answer_pairs(design, learned, data, runtime=RUNTIME, seed=4)
@@ -68,6 +70,7 @@ def test_accuracy_is_of_members_and_of_records_that_no_model_saw(data: DeviceDat
             assert answers.accuracy[o, column] == pytest.approx(right.mean(), abs=0.021)
 
 
+@pytest.mark.slow
 def test_a_stack_gives_the_same_answers_within_rounding(data: DeviceData, design: PairsDesign) -> None:
     told = []
     alone = answer_pairs(design, RECIPE, data, runtime=replace(RUNTIME, stack=1), seed=4)
@@ -95,6 +98,7 @@ def test_memory_holds_one_stack_of_models(
     assert sum(sizes) == 20
 
 
+@pytest.mark.slow
 def test_the_same_seed_and_whole_batches_leave_nothing_but_the_deletion(data: DeviceData, design: PairsDesign) -> None:
     """Then controls answer as their originals do, bit by bit, and a new seed moves every answer farther."""
     whole = replace(RECIPE, batch_size=100, epochs=20)
@@ -108,6 +112,7 @@ def test_the_same_seed_and_whole_batches_leave_nothing_but_the_deletion(data: De
     assert np.abs(softmax(new.before, -1) - softmax(new.after, -1))[control].mean() > moved[0]
 
 
+@pytest.mark.slow
 def test_sisa_averages_posteriors_and_retrains_touched_shards_alone(data: DeviceData, design: PairsDesign) -> None:
     shards = 5
     answers = answer_pairs(design, RECIPE, data, runtime=replace(RUNTIME, stack=1), seed=4, shards=shards)
@@ -158,6 +163,7 @@ def test_a_fleet_trained_again_differs_by_the_seed_alone(small: ModuleType, trai
         assert {**a.inputs, "seed": None, "stack": None} == {**b.inputs, "seed": None, "stack": None}
 
 
+@pytest.mark.slow
 def test_a_fleet_trained_again_is_kept_beside_the_first(small: ModuleType, tmp_path: Path) -> None:
     work = small.workspace(Store(tmp_path))
     first, again = work.fleet("before"), work.fleet("before", replica="B")

@@ -56,6 +56,7 @@ def test_a_model_is_what_the_trainer_makes_of_its_order(small: ModuleType, train
     assert counts(work)["ask before"] == (0, 6)
 
 
+@pytest.mark.slow
 def test_everything_that_can_change_a_bit_changes_the_key(small: ModuleType, tmp_path: Path) -> None:
     store, data = Store(tmp_path), load_dataset("digits")
 
@@ -191,6 +192,7 @@ def test_records_that_no_batch_drew_are_members_of_private_training(small: Modul
         tasks.check_seen(np.append(seen, 10**6), wanted, "model", drawn=True)
 
 
+@pytest.mark.slow
 def test_peer_defect_11_each_model_commits_before_the_next_begins(
     small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +314,7 @@ def test_running_out_of_memory_is_a_sentence(
         small.workspace(Store(tmp_path)).fleet("before")
 
 
+@pytest.mark.slow
 def test_unlearning_goes_through_the_store(small: ModuleType, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "store")
     work = small.workspace(Store(tmp_path / "store"))
