@@ -15,11 +15,14 @@ class Trial:
         settings: what differs from the subject's own; {} are the defaults.
         gap: average gap to the selection target, in percentage points; None where it did not finish.
         note: why not.
+        accuracy: test accuracy minus the selection target's, in percentage points; None where it did not finish, and
+            in results of releases that did not look at it.
     """
 
     settings: dict[str, Value]
     gap: float | None
     note: str = ""
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.verdict.tuned import Trial
 from mnemoscope.audit.work.plan import LeaguePlan, SubjectPlan, parse_plan
 from mnemoscope.league import run_league
 from mnemoscope.one_model_round import round_records
@@ -14,7 +15,7 @@ from mnemoscope.preparation import PreparedAudit
 from mnemoscope.reports.html import render_html
 from mnemoscope.reports.league import league_lines, read_league, render_league
 from mnemoscope.reports.schema import from_json, read_result, to_json
-from mnemoscope.tuning import run_tune
+from mnemoscope.tuning import best_of, run_tune
 
 PLAN = """
 name = "A small league"
@@ -124,7 +125,9 @@ def test_tuning_is_recorded_and_read_back(folder):
     assert len(found.trials) == 3
     assert found.trials[0].settings == {}
     assert all("lr" in trial.settings for trial in found.trials[1:])
-    assert found.chosen == min(found.trials, key=lambda t: t.gap).settings
+    assert all(trial.accuracy is not None for trial in found.trials)
+    assert found.chosen == best_of(found.trials, 2.0).settings
+    assert "at most 2 points of test accuracy" in found.rule
     named = replace(plan, folder=str(folder), subjects=(replace(plan.subjects[0], tuned="tune/tuned.json"),))
     named = replace(named, league=replace(plan.league, forget=("random:120",)))
     assert named.digest != plan.digest
@@ -134,6 +137,17 @@ def test_tuning_is_recorded_and_read_back(folder):
     assert result.subjects[0].settings == {"epochs": 3, **found.chosen}
     assert "Settings tried" in render_html(result, figures=False)
     assert from_json(to_json(result)) == result
+
+
+def test_a_ruined_model_is_not_chosen_however_near_its_metrics_are():
+    nothing, good, ruined = (
+        Trial({}, 24.0, accuracy=2.5),
+        Trial({"lr": 0.1}, 11.0, accuracy=-1.9),
+        Trial({"lr": 1.0}, 5.0, accuracy=-14.0),
+    )
+    assert best_of([nothing, good, ruined], 2.0) is good
+    assert best_of([nothing, good, ruined], 20.0) is ruined
+    assert best_of([ruined, replace(ruined, gap=9.0, accuracy=-3.0)], 2.0).accuracy == -3.0
 
 
 def test_tuning_files_that_do_not_fit_are_refused(folder):
