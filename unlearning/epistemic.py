@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mnemoscope.audit.models.data import DeviceData
 from mnemoscope.audit.models.gradients import GradientRoute, log_norms, mean_gradient
 from mnemoscope.audit.models.recipes import Runtime
+from mnemoscope.unlearning.base import evaluating
 
 __all__ = ["EpistemicEfficacy", "epistemic_efficacy"]
 
@@ -78,20 +79,14 @@ def epistemic_efficacy(
         UnsupportedModel: no gradients of single records.
     """
     positions = data.positions(np.asarray(ids, np.int64))
-    modes = {part: part.training for part in module.modules()}
-    module.to(data.device).eval()
-    try:
-        with runtime.scope():
-            parts = [
-                log_norms(module, data.inputs(rows), data.y[rows], route=route)
-                for rows in torch.split(positions, runtime.inference_batch)
-            ]
-            squares = 2 * torch.cat(parts)
-            information = float(torch.logsumexp(squares, dim=0)) - math.log(squares.numel())
-            bound = -_log_square(mean_gradient(module, data.inputs(positions), data.y[positions]))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with evaluating(module.to(data.device)), runtime.scope():
+        parts = [
+            log_norms(module, data.inputs(rows), data.y[rows], route=route)
+            for rows in torch.split(positions, runtime.inference_batch)
+        ]
+        squares = 2 * torch.cat(parts)
+        information = float(torch.logsumexp(squares, dim=0)) - math.log(squares.numel())
+        bound = -_log_square(mean_gradient(module, data.inputs(positions), data.y[positions]))
     return EpistemicEfficacy(information, max(bound, -information), np.asarray(squares.cpu().numpy(), np.float64))
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.unlearning.base import evaluating
 
 __all__ = ["LastLayers", "last_layers"]
 
@@ -59,16 +60,13 @@ def last_layers(module: nn.Module, x: Tensor, k: int) -> LastLayers:
     def note(name: str) -> None:
         calls.setdefault(name, len(calls))
 
-    modes = {part: part.training for part in module.modules()}
     hooks = [part.register_forward_pre_hook(lambda *_, name=name: note(name)) for name, part in module.named_modules()]
     try:
-        with torch.no_grad():
-            module.eval()(x)
+        with evaluating(module), torch.no_grad():
+            module(x)
     finally:
         for hook in hooks:
             hook.remove()
-        for part, mode in modes.items():
-            part.training = mode
     owned: dict[str, list[str]] = {}
     for entry in module.state_dict(keep_vars=True):
         owner = entry.rpartition(".")[0]

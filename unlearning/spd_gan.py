@@ -32,6 +32,7 @@ from mnemoscope.audit.models.architectures import seeded
 from mnemoscope.audit.models.data import DeviceData
 from mnemoscope.audit.models.recipes import Runtime
 from mnemoscope.audit.models.steps import steps
+from mnemoscope.unlearning.base import evaluating
 
 __all__ = ["DegreeOfUnlearning", "Performance", "PerturbedRecords", "SPDGAN", "degree_of_unlearning"]
 
@@ -223,14 +224,8 @@ def degree_of_unlearning(
 
 
 def _performance(module: nn.Module, x: Tensor, y: Tensor, runtime: Runtime) -> Performance:
-    modes = {part: part.training for part in module.modules()}
-    module.to(x.device).eval()
-    try:
-        with torch.inference_mode():
-            logits = torch.cat([module(part).double() for part in torch.split(x, runtime.inference_batch)])
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with evaluating(module.to(x.device)), torch.inference_mode():
+        logits = torch.cat([module(part).double() for part in torch.split(x, runtime.inference_batch)])
     loss = nn.functional.cross_entropy(logits, y)
     return Performance(float((logits.argmax(dim=1) == y).double().mean()), float(loss))
 
