@@ -193,6 +193,17 @@ class Deletion:
         """Return the labels (n,) of the ids."""
         return np.asarray(self.data.y[self.data.positions(ids)].cpu().numpy(), np.int64)
 
+    def per_class(self, number: int) -> Ids:
+        """Draw so many retained records of each class, or all where a class has fewer.
+
+        Returns:
+            Ids (k,) ascending.
+        """
+        retain = np.sort(self.request.retain)
+        labels = self.labels(retain)
+        drawn = [self.rng.permutation(retain[labels == label])[:number] for label in np.unique(labels)]
+        return np.sort(np.concatenate(drawn))
+
 
 @dataclass(frozen=True)
 class Method(ABC):

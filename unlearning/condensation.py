@@ -54,7 +54,7 @@ from mnemoscope.unlearning.condense import clusters_of, condensed
 from mnemoscope.unlearning.joined import Joined
 from mnemoscope.unlearning.network_parts import Parts, three_parts
 
-__all__ = ["Condensation", "Stage", "reduced_set", "remembrance"]
+__all__ = ["Condensation", "Stage", "reduced_set"]
 
 SLOW, SLOWEST = 0.1, 0.01
 """Rates of the other stages as shares of the first one's: 1e-4 (final part offline, intermediate part online) and 1e-5
@@ -168,7 +168,7 @@ class Condensation(Method):
         size = deletion.recipe.batch_size if self.batch_size is None else self.batch_size
         labels = data.y[data.positions(np.array([one[0] for one in kept], np.int64))]
         reduced = Joined(deletion, inputs, labels, residual, size)
-        few = remembrance(deletion, self.remembered)
+        few = deletion.per_class(self.remembered)
         self._offline(work, deletion, parts, few, size)
         self._online(work, deletion, parts, few, reduced)
         return work
@@ -268,15 +268,3 @@ def reduced_set(clusters: Sequence[Ids], forget: Ids) -> tuple[list[Ids], Ids]:
     mixed = [one for one, hit in zip(clusters, touched, strict=True) if hit]
     residual = np.setdiff1d(np.concatenate(mixed), forget) if mixed else np.empty(0, np.int64)
     return kept, residual
-
-
-def remembrance(deletion: Deletion, number: int) -> Ids:
-    """Draw the remembrance set: so many retained records of each class, or all where a class has fewer.
-
-    Returns:
-        Ids (k,) ascending, all of them retained.
-    """
-    retain = np.sort(deletion.request.retain)
-    labels = deletion.labels(retain)
-    drawn = [deletion.rng.permutation(retain[labels == label])[:number] for label in np.unique(labels)]
-    return np.sort(np.concatenate(drawn))

@@ -26,13 +26,12 @@ stay in the network: it hides the class, and should be audited as that.
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import AuditError, InvalidInput
-from mnemoscope.unlearning.base import Deletion, Ids, Method
+from mnemoscope.unlearning.base import Deletion, Method
 from mnemoscope.unlearning.joined import Joined
 
 __all__ = ["UNSIR", "error_maximising_noise"]
@@ -92,7 +91,7 @@ class UNSIR(Method):
         forget, recipe = deletion.request.forget, deletion.recipe
         label, size = int(deletion.labels(forget[:1])[0]), recipe.batch_size
         rate = IMPAIR * recipe.lr if self.lr is None else self.lr
-        kept = self._subset(deletion)
+        kept = deletion.per_class(self.records)
         if self.impair_epochs:
             noise = error_maximising_noise(
                 deletion,
@@ -117,12 +116,6 @@ class UNSIR(Method):
             for batch in deletion.batches(stream):
                 deletion.descend(optimizer, deletion.loss(work, batch))
         return work
-
-    def _subset(self, deletion: Deletion) -> Ids:
-        retain = np.sort(deletion.request.retain)
-        labels = deletion.labels(retain)
-        drawn = [deletion.rng.permutation(retain[labels == label])[: self.records] for label in np.unique(labels)]
-        return np.sort(np.concatenate(drawn))
 
 
 def error_maximising_noise(

@@ -17,7 +17,7 @@ from mnemoscope.audit.records.request import Request
 from mnemoscope.audit.testing_methods import MethodSubject
 from mnemoscope.unlearning import METHODS
 from mnemoscope.unlearning.base import Deletion
-from mnemoscope.unlearning.condensation import reduced_set, remembrance
+from mnemoscope.unlearning.condensation import reduced_set
 from mnemoscope.unlearning.condense import clusters_of, condensed
 from mnemoscope.unlearning.joined import Joined
 from mnemoscope.unlearning.network_parts import features_of, three_parts
@@ -200,13 +200,13 @@ def test_an_epoch_of_the_reduced_set_has_every_input_once_under_its_label():
 def test_remembered_records_are_retained_ones_ten_of_each_class():
     labels = digits().y.numpy()
     for request in (deletion(range(60)), other_requests(digits())["class"][0]):
-        few = remembrance(run_of(request), 10)
+        few = run_of(request).per_class(10)
         assert np.isin(few, request.retain).all()
         classes, counts = np.unique(labels[few], return_counts=True)
         assert set(counts) == {10}
         assert classes.tolist() == np.unique(labels[request.retain]).tolist()
     assert 3 not in classes
-    assert remembrance(run_of(deletion(range(60))), 10**6).tolist() == RETAIN.tolist()
+    assert run_of(deletion(range(60))).per_class(10**6).tolist() == RETAIN.tolist()
 
 
 @pytest.mark.slow
@@ -300,7 +300,7 @@ def _remembered_by_the_method(s, method):
     run.seed()
     clusters_of(s.model, s.data, np.union1d(s.request.forget, s.request.retain), clusters=1, rng=rng)
     run.seed()
-    return remembrance(run, method.remembered)
+    return run.per_class(method.remembered)
 
 
 @pytest.mark.parametrize("name", ["alternations", "offline_epochs"])
