@@ -6,7 +6,6 @@ from importlib import import_module
 
 from mnemoscope.audit.answers.protocols import Attack
 from mnemoscope.audit.answers.reconstruction import Reconstruction
-from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.statistics.measures import Measure
 
 __all__ = [
@@ -16,9 +15,7 @@ __all__ = [
     "DEFAULT_VERSION_ATTACKS",
     "DEFAULT_VERSION_ATTACKS_ALONE",
     "MEASURES",
-    "PRIMARY_ORDER",
     "RECONSTRUCTIONS",
-    "default_attacks",
 ]
 
 
@@ -150,9 +147,6 @@ RECONSTRUCTIONS: dict[str, Callable[..., Reconstruction]] = {
 }
 """Every attack that recovers data instead of scoring records, by name."""
 
-PRIMARY_ORDER = ("lira", "lira_offline", "rmia", "rmia_offline", "population", "modified_entropy")
-"""Strongest first: the primary attack of a plan is the first one that the input allows."""
-
 DEFAULT_ATTACKS = (
     "lira",
     "lira_offline",
@@ -174,24 +168,3 @@ DEFAULT_VERSION_ATTACKS_ALONE = ("difference_margin_uncalibrated", "difference_m
 
 DEFAULT_MEASURES: tuple[str, ...] = ("klom_gaussian", "swap", "ruli_efficacy")
 """What an audit of a fleet prints beside the attacks unless told otherwise."""
-
-
-def default_attacks(offered: Need) -> tuple[str, ...]:
-    """Return the default attacks that the given inputs allow, offline variants only where online ones are not.
-
-    Args:
-        offered: what view and reference provide, see ``offered_by``.
-
-    Returns:
-        Names in ``ATTACKS``; the first one in ``PRIMARY_ORDER`` among them is the default primary attack.
-
-    >>> default_attacks(Need.SCORES | Need.SHADOW_OUT | Need.POPULATION)
-    ('lira_offline', 'rmia_offline', 'population', 'loss', 'correctness', 'modified_entropy')
-    >>> default_attacks(Need.SCORES)
-    ('loss', 'correctness', 'modified_entropy')
-    >>> default_attacks(Need.NOTHING)
-    ('correctness',)
-    """
-    allowed = [name for name in DEFAULT_ATTACKS if not ATTACKS[name]().needs & ~offered]
-    online = {name for name in allowed if not name.endswith("_offline")}
-    return tuple(name for name in allowed if name in online or name.removesuffix("_offline") not in online)

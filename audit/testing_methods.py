@@ -184,7 +184,7 @@ def method_reads_what_it_declares(method: "UnlearningMethod", subject: MethodSub
         (Need.VALIDATION_DATA, request.validation),
     ):
         trained = need != Need.VALIDATION_DATA and Need.HISTORY in method.needs  # part of what happened in training
-        if need not in reads and request.kind in ("records", "class") and not trained:
+        if need not in reads and not request.corrects and not trained:
             hidden.append(ids)
     ids = np.concatenate(hidden)
     if not ids.size:

@@ -36,6 +36,7 @@ from mnemoscope.audit.work.keys import content_key
 from mnemoscope.audit.work.plan import Plan, SubjectPlan, nearest
 from mnemoscope.progress import Progress, Quiet
 from mnemoscope.provenance import timestamp
+from mnemoscope.unlearning import DEFAULT_METHODS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,8 +51,8 @@ __all__ = ["DEFAULT_SUBJECTS", "DP_DELTA", "PreparedAudit", "Stopwatch", "commit
 REQUESTS = {"records": "single records", "class": "a class"}
 """Kinds of requests that a plan can make, in words."""
 
-DEFAULT_SUBJECTS = tuple(SubjectPlan(name) for name in ("noop", "finetune", "gradient_ascent", "retrain"))
-"""What a plan without subjects compares: the control that must be caught, two baselines, and exact retraining."""
+DEFAULT_SUBJECTS = tuple(SubjectPlan(name) for name in DEFAULT_METHODS)
+"""What a plan without subjects compares."""
 
 POWER_VERSION = 3
 """Raised by hand when the simulation changes, so that no older number is served."""

@@ -118,12 +118,13 @@ def estimate(e: Estimate, kind: Kind = "rate") -> str:
 
 
 def power(e: Estimate) -> str:
-    """A simulated chance, its interval, and how it follows from the simulated audits."""
+    """A simulated chance, its interval, and how it follows from the simulated audits.
+
+    Results of earlier releases hold no reason; their counts alone would contradict the percentage.
+    """
     if e.value is None:
         return estimate(e)
-    counts = f"{e.k:,} of {e.n:,} simulated audits" if e.k is not None and e.n is not None else ""
-    how = plain(e.reason, 300) if e.reason else counts
-    return f"{percent(e.value)} ({interval(e)}{f'; {how}' if how else ''})"
+    return f"{percent(e.value)} ({interval(e)}{f'; {plain(e.reason, 300)}' if e.reason else ''})"
 
 
 def kind_of(endpoint: Endpoint) -> Kind:

@@ -61,4 +61,5 @@ METHODS: dict[str, Callable[..., "UnlearningMethod"]] = {
 """Every method by name; an entry takes the method's settings, e.g. ``METHODS["finetune"](epochs=5)``."""
 
 DEFAULT_METHODS = ("noop", "finetune", "gradient_ascent", "retrain")
-"""What a full audit compares: the two controls, and the two baselines of nearly every paper."""
+"""What a plan without subjects compares: the control that must be caught, the two baselines of nearly every paper, and
+exact retraining."""

@@ -13,11 +13,13 @@ there, to forget is much easier than to retain. Validation records take part in 
 attack that evaluates the result may use them.
 
 What the text at hand leaves open, and ours: the learning rates, lambda, beta and the steps of pre-training (no number
-of them was readable, and there is no code); the form of the non-saturating loss, which the text recommends as in GANs:
-D maximises log(1 - A(v_f)) (Goodfellow et al. 2014, arXiv 1406.2661, section 3, turned around); the ascent term, which
-is bounded at the cost of a guess, because the plain one destroys the model; the Fisher term, a pull to the given
-weights by the empirical Fisher information of the retained records (Kirkpatrick et al. 2017, arXiv 1612.00796); the
-projector head.
+of them was readable, and there is no code); the attacker's optimiser, Adam, where SAMIA's own is SGD; the form of the
+non-saturating loss, which the text recommends as in GANs: D maximises log(1 - A(v_f)) (Goodfellow et al. 2014, arXiv
+1406.2661, section 3, turned around); the ascent term, which is bounded at the cost of a guess, because the plain one
+destroys the model; the Fisher term, a pull to the given weights by the empirical Fisher information of the retained
+records (Kirkpatrick et al. 2017, arXiv 1612.00796); the projector head. Where the model is pruned first, survivors keep
+their weights: there is no rewinding to an early checkpoint. Above 100 classes the attacker sees a part of the posterior
+(``adversarial_attacker.py``).
 
 In class-wise forgetting more is ours. The attacker meets validation records of other classes alone (``game.py``):
 against unseen records of the class itself, the model would learn to answer the class as well as it does those. Then

@@ -155,7 +155,9 @@ class Amun(Method):
             for group in optimizer.param_groups:
                 group["lr"] = lr * self.decay ** (epoch // self.decay_every)
             for x, y in _mixed(deletion, stream, near.x[near.found], near.y[near.found], draw):
-                deletion.descend(optimizer, nn.functional.cross_entropy(deletion.answer(work, x), y))
+                logits = deletion.answer(work, x)
+                loss = nn.functional.cross_entropy(logits, y, label_smoothing=deletion.recipe.label_smoothing)
+                deletion.descend(optimizer, loss)
 
 
 def _mixed(

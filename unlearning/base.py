@@ -139,6 +139,10 @@ class Deletion:
         logits = self.answer(module, batch.x)
         return nn.functional.cross_entropy(logits, batch.y, label_smoothing=self.recipe.label_smoothing)
 
+    def rate(self, lr: float | None) -> float:
+        """Return a method's learning rate; None is a tenth of the recipe's."""
+        return self.recipe.lr / 10 if lr is None else lr
+
     def optimizer(
         self,
         module: nn.Module,

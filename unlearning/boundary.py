@@ -53,7 +53,7 @@ def _descend(
     lr: float | None,
     batch_size: int,
 ) -> None:
-    """Fine-tune on the forget records with other labels; statistics of normalisation stay."""
+    """Fine-tune on the forget records with other labels, as published without smoothing; statistics of norms stay."""
     optimizer = deletion.optimizer(
         work, deletion.recipe.lr * RATE if lr is None else lr, kind="sgd", momentum=0.9, weight_decay=0.0
     )

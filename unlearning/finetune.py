@@ -3,7 +3,6 @@
 import dataclasses
 from dataclasses import dataclass
 
-import numpy as np
 from torch import nn
 
 from mnemoscope.audit.answers.views import Need
@@ -37,10 +36,8 @@ class FineTune(Method):
             raise InvalidInput(f"finetune: epochs={self.epochs!r} must be >= 0 and lr={self.lr!r} positive or None")
 
     def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
-        request, recipe, ids = deletion.request, deletion.recipe, deletion.request.retain
-        if request.kind in ("features", "labels"):
-            ids = np.union1d(ids, request.forget)
-        constant = dataclasses.replace(recipe, schedule="constant", milestones=(), warmup=0.0)
+        request = deletion.request
+        constant = dataclasses.replace(deletion.recipe, schedule="constant", milestones=(), warmup=0.0)
         progress = steps(f"{self.name}: epochs", self.epochs)
 
         def epoch_done(*_: float) -> None:
@@ -50,11 +47,11 @@ class FineTune(Method):
             work,
             constant,
             deletion.data.corrected(request),
-            ids,
+            request.known,
             seed=deletion.seed(),
             runtime=deletion.runtime,
             epochs=self.epochs,
-            lr=recipe.lr / 10 if self.lr is None else self.lr,
+            lr=deletion.rate(self.lr),
             on_epoch=epoch_done,
         )
         return work

@@ -10,10 +10,11 @@ what they do not need is destroyed:
 5. ten times the variance in the layer of the logits and in all one-axis tensors (biases, normalisation);
 6. theta <- mean + sqrt(variance) times a standard normal draw.
 
-F is exact, record by record and class by class, where ports square the gradient of a batch of 32 (which averages
-signs before squaring). No loop runs over records. In class-wise forgetting the only thing read of the forget records
-is their label. Weights known to be frozen stay. Known limits: of random records it forgets nothing until it destroys
-the model; alpha decides which, and has to be tuned.
+F is exact, record by record and class by class, where ports square the gradient of a batch of 32 (which averages signs
+before squaring). No loop runs over records. In class-wise forgetting the only thing read of the forget records is their
+label; where no linear layer makes the logits there is no row of the class, and the request is refused. In convolutions
+the mean of step 3 is one level for an output channel and place of the kernel. Weights known to be frozen stay. Known
+limits: of random records it forgets nothing until it destroys the model; alpha decides which, and has to be tuned.
 """
 
 import math
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from mnemoscope.audit.answers.views import Need
-from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.errors import InvalidInput, UnsupportedModel
 from mnemoscope.audit.models.curvature import (
     Weights,
     expected_ways,
@@ -63,6 +64,11 @@ class Fisher(Method):
             return work
         information, head = fisher_diagonal(work, deletion, expected=True)
         gone = int(deletion.labels(deletion.request.forget)[0]) if deletion.request.kind == "class" else None
+        if gone is not None and not head:
+            raise UnsupportedModel(
+                "fisher: no linear layer makes this model's logits, so no row of it stands for the class. Use a model "
+                "that ends in nn.Linear, or another method (ssd, amnesiac)"
+            )
         draw = deletion.generator()
         with torch.no_grad():
             for name, weight in work.named_parameters():
@@ -100,10 +106,9 @@ def fisher_diagonal(work: nn.Module, deletion: Deletion, *, expected: bool) -> t
     total = {name: torch.zeros_like(weight) for name, weight in open_weights(work).items()}
     batches = list(range(0, retain.size, deletion.runtime.inference_batch))
     progress = steps(f"{deletion.method}: batches", len(batches))
-    head: tuple[str, ...] = ()
     with evaluating(work):
+        head = logit_layer(work, next(deletion.in_order(retain, batch_size=1)).x)
         for batch, _ in zip(deletion.in_order(retain), progress, strict=False):
-            head = logit_layer(work, batch.x[:1])
             with torch.no_grad():
                 logits = work(batch.x)
             ways = expected_ways(logits) if expected else label_ways(logits, batch.y)

@@ -60,7 +60,7 @@ class GradientAscent(Method):
 
     def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
         recipe, forget = deletion.recipe, deletion.request.forget
-        lr = recipe.lr / 10 if self.lr is None else self.lr
+        lr = deletion.rate(self.lr)
         # Decay would shrink all weights, and smoothing would pull to the uniform guess: neither is ascent.
         ascent = dataclasses.replace(
             recipe, schedule="constant", milestones=(), warmup=0.0, weight_decay=0.0, label_smoothing=0.0

@@ -68,7 +68,7 @@ def correction_gradient(work: nn.Module, deletion: Deletion, tensors: int | None
 
 
 def _put_right(deletion: Deletion) -> Iterator[tuple[Tensor, Tensor]]:
-    if deletion.request.kind in ("features", "labels"):
+    if deletion.request.corrects:
         yield from pairs(corrected(deletion), deletion.request.forget)
 
 

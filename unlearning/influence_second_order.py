@@ -78,10 +78,7 @@ class InfluenceSecondOrder(Method):
         check_tensors(self.name, self.tensors)
 
     def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
-        request, right = deletion.request, corrected(deletion)
-        known = request.retain
-        if request.kind in ("features", "labels"):
-            known = np.union1d(known, request.forget)
+        right, known = corrected(deletion), deletion.request.known
         with evaluating(work):
             v = correction_gradient(work, deletion, self.tensors)
             scale = self.scale

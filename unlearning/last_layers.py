@@ -17,7 +17,6 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -57,11 +56,9 @@ class CFk(Method):
             raise InvalidInput(f"{self.name}: lr={self.lr!r} must be positive and finite, or None")
 
     def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
-        request, ids = deletion.request, deletion.request.retain
+        request, ids = deletion.request, deletion.request.known
         if not self.epochs:
             return work
-        if request.kind in ("features", "labels"):
-            ids = np.union1d(ids, request.forget)
         deletion = dataclasses.replace(deletion, data=deletion.data.corrected(request))
         last = last_layers(work, deletion.data.inputs(deletion.data.positions(ids[:1])), self.k)
         for name, weight in work.named_parameters():
@@ -76,7 +73,7 @@ class CFk(Method):
                 part.eval()
         self._begin(work, deletion, last)
         stream = deletion.stream(ids)
-        optimizer = deletion.optimizer(work, deletion.recipe.lr / 10 if self.lr is None else self.lr)
+        optimizer = deletion.optimizer(work, deletion.rate(self.lr))
         for _ in deletion.epochs(self.epochs):
             for batch in deletion.batches(stream):
                 deletion.descend(optimizer, deletion.loss(work, batch))

@@ -11,6 +11,7 @@ What differs from the paper, and why:
   published code lets forget records write into statistics that the final model keeps.
 - The published objective has no bound: forget records can end up with a loss that no unseen record has, which a
   two-sided attack sees. ``ceiling`` bounds it; it is off by default, as in the paper.
+- Labels of retained records are smoothed where the recipe smooths them, those of forget records are not.
 - ``anchor`` is the pull to the original weights that a later audit of this method adds (Naderloui et al. 2025,
   arXiv 2506.13009). Ours pulls to the frozen original: where that is the working model itself, the pull is always zero.
 """

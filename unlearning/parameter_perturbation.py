@@ -83,7 +83,7 @@ class _Perturbation(Method):
 
     def _repair(self, work: nn.Module, deletion: Deletion) -> None:
         request, recipe = deletion.request, deletion.recipe
-        optimizer = deletion.optimizer(work, recipe.lr / 10 if self.lr is None else self.lr)
+        optimizer = deletion.optimizer(work, deletion.rate(self.lr))
         retain = deletion.endless(deletion.stream(request.retain))
         forget = deletion.stream(request.forget)
         for _ in deletion.epochs(self.repair):

@@ -87,7 +87,7 @@ class PseudoProbability(Method):
         truth = torch.from_numpy(deletion.labels(retain))
         bound = float(nn.functional.cross_entropy(known, truth)) + self.slack
 
-        optimizer = deletion.optimizer(work, deletion.recipe.lr / 10 if self.lr is None else self.lr)
+        optimizer = deletion.optimizer(work, deletion.rate(self.lr))
         retained = deletion.endless(deletion.stream(retain))
         stream = deletion.stream(forget)
         dual = 1.0

@@ -132,7 +132,7 @@ class RandomLabels(Method):
 
     def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
         records = Relabelled(deletion, labels=self.labels, order=self.order, redraw=self.redraw)
-        optimizer = deletion.optimizer(work, deletion.recipe.lr / 10 if self.lr is None else self.lr)
+        optimizer = deletion.optimizer(work, deletion.rate(self.lr))
         for _ in deletion.epochs(self.epochs):
             for batch, alone in records.epoch():
                 deletion.descend(optimizer, loss_of(work, deletion, batch, alone=alone))

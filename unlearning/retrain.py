@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from torch import nn
 
 from mnemoscope.audit.answers.views import Need
@@ -26,8 +25,5 @@ class Retrain(Method):
     exact = True
 
     def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
-        request, ids = deletion.request, deletion.request.retain
-        if request.kind in ("features", "labels"):
-            ids = np.union1d(ids, request.forget)
-        data = deletion.data.corrected(request)
-        return train_model(deletion.recipe, data, ids, seed=deletion.seed(), runtime=deletion.runtime).module
+        data, known = deletion.data.corrected(deletion.request), deletion.request.known
+        return train_model(deletion.recipe, data, known, seed=deletion.seed(), runtime=deletion.runtime).module

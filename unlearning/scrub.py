@@ -17,6 +17,8 @@ What differs, and why:
 - SCRUB+R weights the classes of the validation records as they are weighted in the forget set, where the paper takes
   validation records distributed as the forget set. Classes without a validation record count for nothing. Of epochs
   that are equally near, the last is taken: it had the most repair.
+- Cross-entropy is the user's own, smoothed where the recipe's is; retained batches have the recipe's size (128 as
+  published), and both passes are augmented as in training.
 - The large-scale rate is relative to the user's own (0.0005 of 0.1). The published step decay (a tenth after epochs 3,
   5 and 9) is kept, so it is met only by runs of more than three epochs.
 

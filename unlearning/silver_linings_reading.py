@@ -78,7 +78,7 @@ class SilverLiningsReading(Method):
 
     def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
         leak = make_leakage(self.leakage, seed=deletion.seed(), steps=self.fit_steps)
-        optimizer = deletion.optimizer(work, deletion.recipe.lr / 10 if self.lr is None else self.lr)
+        optimizer = deletion.optimizer(work, deletion.rate(self.lr))
         share = forget_share(work, deletion) if self.decay and self.epochs else {}
         decayed = [(weight, share[name]) for name, weight in work.named_parameters() if name in share]
         pairs, retain = meetings(deletion), deletion.stream(deletion.request.retain)

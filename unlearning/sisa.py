@@ -141,7 +141,7 @@ class SISA(Method):
 
     def cost(self, model: ShardedModel, request: Request, recipe: Recipe) -> ReplayCost:
         """Return the steps that this deletion makes again, counted before it is made."""
-        first, after = _touched(model, request.forget), _after(request)
+        first, after = _touched(model, request.forget), np.sort(request.known)
         work = _slice_steps(model.tally(after)[0].cpu().numpy(), recipe)
         again = sum(int(work[shard, part:].sum()) for shard, part in first.items())
         return ReplayCost(again, int(work.sum()), len(first))
@@ -163,7 +163,7 @@ class SISA(Method):
 
     def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
         assert isinstance(work, ShardedModel)
-        request, after = deletion.request, _after(deletion.request)
+        request, after = deletion.request, np.sort(deletion.request.known)
         data, first = deletion.data.corrected(request), _touched(work, request.forget)
         records, traces = work.tally(after)
         for place in steps(f"{self.name}: shards", len(first)):
@@ -241,12 +241,6 @@ def _check_training(recipe: Recipe, ids: Ids, slices: int) -> None:
             f"sisa: epochs={recipe.epochs} are too few for {slices} slices, each of which is trained for 2 x epochs / "
             f"(slices + 1); give at least {(slices + 2) // 2} epochs, or fewer slices"
         )
-
-
-def _after(request: Request) -> Ids:
-    """Ids that the model is to know: where records are corrected, they are among them."""
-    corrected = request.kind in ("features", "labels")
-    return np.union1d(request.retain, request.forget) if corrected else np.sort(request.retain)
 
 
 def _touched(model: ShardedModel, forget: Ids) -> dict[int, int]:

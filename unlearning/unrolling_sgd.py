@@ -9,7 +9,8 @@ Here a forget record lies in batches with others, and the rate has a schedule, s
 record: the sum, over the steps that used it, of the step's rate over the batch's size. Order and rates follow from the
 history's seed without training again. With momentum a gradient goes on moving the weights in later steps, and the
 rates of those steps count with it (mu^j for the j-th step after), Nesterov's form included: the paper's formula has
-none, and this is the same expansion for heavy-ball SGD. Weight decay and augmentation have no part at first order.
+none, and this is the same expansion for heavy-ball SGD. Weight decay has no part at first order. Augmentation has, but
+is left out: gradients are those of the records as they are.
 
 Limits, as the authors say: the expansion holds for few steps of small size from w_0, a pre-trained model that is tuned
 on. From random weights over many epochs it is far from training, and the step destroys the model; ``scale`` shortens
@@ -143,7 +144,8 @@ def unlearning_error(rate: float, steps: int, distance: float, sigma: float) -> 
         steps: t, at least 1.
         distance: |w_t - w_0|, Euclidean over all weights.
         sigma: largest singular value of the loss's Hessian, averaged along the training (the released code takes the
-            square root of its largest eigenvalue). ``influence_second_order.top_eigenvalue`` measures it at one point.
+            square root of its largest eigenvalue). ``influence_second_order.top_eigenvalue`` of a batch, divided by the
+            batch's records, over which its loss is summed, measures it at one point.
 
     >>> unlearning_error(0.5, 3, 2.0, 4.0)
     2.0

@@ -187,25 +187,29 @@ def decision_threshold(scorer: Scorer) -> float | None:
 
 
 DECIMALS = 11
-"""Scores are kept to so many: far below anything that tells records apart, far above rounding errors."""
+"""Scores of attacks that leave each model out in closed form are kept to so many: far above rounding errors of means,
+far below what such scores tell records apart by."""
 
 CHECKED = 64_000
 """Scores checked at a time."""
 
 
-def _checked(name: str, scores: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    array = np.asarray(scores)
+def _checked(attack: Attack, scores: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    name, array = attack.name, np.asarray(scores)
     if array.shape != shape or array.dtype != np.float64:
         given = f"{array.dtype} {array.shape}"
         raise AuditError(f"attack {name!r} returned {given}; it must return float64 {shape}")
-    kept = np.empty(shape)
+    # Where all models answer alike, means with and without the target differ by rounding errors, and their sign names
+    # the target's side: such scores are equal, and must tie. Others keep their digits: a loss or an entropy has its
+    # surest records, those that low false positive rates are about, far below.
+    rounded = isinstance(attack, FleetAttack)
+    kept = np.empty(shape) if rounded else array.copy()
     flat: NDArray[np.float64] = kept.reshape(-1)
     raw: NDArray[np.float64] = array.reshape(-1)
 
     def keep(part: slice) -> int:
-        # Where all models answer alike, means with and without the target differ by rounding errors, and their sign
-        # names the target's side: such scores are equal, and must tie.
-        np.round(raw[part], DECIMALS, out=flat[part])
+        if rounded:
+            np.round(raw[part], DECIMALS, out=flat[part])
         return int(np.count_nonzero(~np.isfinite(raw[part])))
 
     parts = [slice(start, min(start + CHECKED, flat.size)) for start in range(0, flat.size, CHECKED)]
@@ -230,7 +234,7 @@ def score_target(attack: Attack, reference: Reference, view: View, *, rng: np.ra
     """
     check_needs([(attack.name, attack.needs)], offered_by(reference, view))
     check_classes(attack, reference, view)
-    return _checked(attack.name, attack.fit(reference, rng=rng).score(view), (view.n_records,))
+    return _checked(attack, attack.fit(reference, rng=rng).score(view), (view.n_records,))
 
 
 def score_fleet(
@@ -258,13 +262,13 @@ def score_fleet(
     check_classes(attack, reference)
     shape = (reference.n_models, reference.n_records)
     if isinstance(attack, FleetAttack):
-        return _checked(attack.name, attack.score_fleet(reference, rng=rng), shape)
+        return _checked(attack, attack.score_fleet(reference, rng=rng), shape)
     scores = np.empty(shape, np.float64)
     for scorer, held in _fits(attack, reference, rng):
         if on_fit is not None and held.size < reference.n_models:
             on_fit(scorer, held)
         for model in held:
-            scores[model] = _checked(attack.name, scorer.score(reference.target(int(model))), shape[1:])
+            scores[model] = _checked(attack, scorer.score(reference.target(int(model))), shape[1:])
     return scores
 
 

@@ -1,10 +1,13 @@
-"""Membership signals from logits, in float64, larger = more member-like.
+"""Membership signals from logits, float64, larger = more member-like.
 
 Sources: Carlini et al. 2022 (arXiv 2112.03570) for the margin, Song and Mittal 2021 (arXiv 2003.10595) for
 the modified entropy, Zarifzadeh et al. 2024 (arXiv 2312.03262) for the temperature and the Taylor softmax.
 Everything is computed from logits: a float32 softmax saturates and ties the most confident records. Of logits that were
-recorded in float32 or less, margin, loss and entropies take their exponentials in float32 and add them up in float64:
-nothing moves by more than 1e-6, which is what the rounding of such logits moves it, in half the time or less.
+recorded in float32 or less, margin, loss and entropies take their exponentials in float32, in half the time or less,
+and add them up in float64. Margin and loss move by less than 2e-7, which is what the rounding of such logits moves
+them; entropies by less than 2e-7 of 1 or of themselves, whichever is more. What float32 cannot hold, answers that are
+sure beyond e^-64 among it, is taken again in float64. Of answers that are surer than e^-16 or so an entropy has the
+digits of a float32 gap: two of them can tie where their logits differ by less than that.
 
 The functions take a block with the classes in front, (c, r) for r answers: numpy then reduces over the classes of many
 answers at a time, which it cannot do along a short last axis.
@@ -25,7 +28,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 AnyFloats = NDArray[np.floating]
 Signal = Callable[[Floats, Ints], Floats]
-"""From logits (c, r), float64, C-ordered, which it may overwrite, and labels (r,) to the signal (r,)."""
+"""From logits (c, r), C-ordered, which it may overwrite, and labels (r,) to the signal (r,) in float64. The logits are
+float64, or float32 for those in ``IN_SINGLE``, which then give NaN where float32 loses digits."""
 
 BLOCK_BYTES = 1 << 20
 """Logits of a block: the copies made of it stay in the cache, and each call of numpy works for tens of microseconds. In
@@ -38,7 +42,7 @@ LEAST_SUM, MOST_SUM = 1e-280, 1e300
 """Sums of exponentials between them have lost nothing to underflow or overflow."""
 
 LEAST_SINGLE_SUM, MOST_SINGLE_SUM = 1e-28, 1e37
-"""The same of exponentials in float32."""
+"""The same of exponentials in float32; outside, the answer is taken again in float64."""
 
 
 ARTANH = (
@@ -67,7 +71,8 @@ def _log_softmax(z: Floats) -> Floats:
 def _relative(z: AnyFloats) -> tuple[AnyFloats, Floats, NDArray[np.bool_]]:
     """Return exponentials of the logits below the highest one, 0 for the highest, their sum, and which are below it.
 
-    ``z`` holds the logits below the highest one afterwards. The sum, float64, counts each tie but the first as 1.
+    ``z`` holds the logits below the highest one afterwards. The sum, float64, counts each tie but the first as 1; it is
+    NaN where float32 has lost digits.
     """
     z -= z.max(axis=0)
     relative = np.exp(z)
@@ -76,16 +81,13 @@ def _relative(z: AnyFloats) -> tuple[AnyFloats, Floats, NDArray[np.bool_]]:
     rest: Floats = relative.sum(axis=0, dtype=np.float64)
     if below.size - np.count_nonzero(below) > rest.size:  # ties are rare, and counting along an axis is slow
         rest += z.shape[0] - 1 - np.count_nonzero(below, axis=0)
+    if z.dtype == np.float32:
+        rest[rest < LEAST_SINGLE_SUM] = np.nan
     return relative, rest, below
 
 
-def _lost(z: AnyFloats, rest: Floats, power: int = 1) -> Ints:
-    """Answers the powers of whose exponentials are too small for the type of ``z``."""
-    return np.flatnonzero(rest < (LEAST_SINGLE_SUM ** (1 / power) if z.dtype == np.float32 else LEAST_SUM))
-
-
 def _log1m(part: AnyFloats, whole: AnyFloats) -> AnyFloats:
-    """log(1 - p) for p = part / whole in [0, 1/2], exact to the digits of the type.
+    """log(1 - p) for p = part / whole in [0, 1/2], to three units in the last place of the type.
 
     NumPy's log1p works number by number. In float32 the series of log((1 - u) / (1 + u)) = -2 artanh(u), with
     u = p / (2 - p) <= 1/3, takes a fifth of the time.
@@ -145,13 +147,15 @@ def margin(z: AnyFloats, y: Ints) -> Floats:
     terms.reshape(-1)[at] = 0.0
     total: Floats = terms.sum(axis=0, dtype=np.float64)
     true = z.reshape(-1)[at].astype(np.float64, copy=False)
-    least, most = (LEAST_SINGLE_SUM, MOST_SINGLE_SUM) if z.dtype == np.float32 else (LEAST_SUM, MOST_SUM)
-    far = np.flatnonzero(~((total > least) & (total < most)))
+    if z.dtype == np.float32:
+        total[~((total > LEAST_SINGLE_SUM) & (total < MOST_SINGLE_SUM))] = np.nan
+        return np.asarray(true - np.log(total, out=total))
+    far = np.flatnonzero(~((total > LEAST_SUM) & (total < MOST_SUM)))
     if far.size:
         total[far] = 1.0
     phi: Floats = true - np.log(total, out=total)
     if far.size:  # answer by answer, so that what a record scores never depends on its neighbours
-        rest = z[:, far].astype(np.float64, copy=False)
+        rest = z[:, far]
         rest[y[far], np.arange(far.size)] = -np.inf
         phi[far] = true[far] - _log_sum_exp(rest)
     return phi
@@ -171,8 +175,6 @@ def negative_entropy(z: AnyFloats, y: Ints) -> Floats:
     relative, rest, _ = _relative(z)
     relative *= z  # 0 for the likeliest classes, whose own z is 0
     total: Floats = relative.sum(axis=0, dtype=np.float64) / (1.0 + rest) - np.log1p(rest)  # both parts are negative
-    if z.dtype == np.float32 and (lost := _lost(z, rest)).size:
-        total[lost] = negative_entropy(z[:, lost].astype(np.float64), y[lost])
     return total
 
 
@@ -185,25 +187,24 @@ def negative_modified_entropy(z: AnyFloats, y: Ints) -> Floats:
     # log(1 - p_k) loses all digits where p_k -> 1; at most one class can exceed one half, and there it is the
     # sum of the others' mass that is exact.
     log_rest = np.log(np.maximum(rest, LEAST_SUM))
-    lost = _lost(z, rest, power=2)  # in float32 squares of probabilities are added up
-    if lost.size and z.dtype == np.float64:
-        others = z[:, lost]
-        others[others.argmax(axis=0), np.arange(lost.size)] = -np.inf
-        log_rest[lost] = _log_sum_exp(others)
+    far = np.flatnonzero(rest < LEAST_SUM)
+    if far.size:
+        others = z[:, far]
+        others[others.argmax(axis=0), np.arange(far.size)] = -np.inf
+        log_rest[far] = _log_sum_exp(others)
     total = 1.0 + rest
     log1mp_top = log_rest - log_total
     log1mp = _log1m(relative, total.astype(z.dtype, copy=False))
     is_top = ~below.reshape(-1)[at]
     rest_of_true = np.exp(np.where(is_top, log1mp_top, log1mp.reshape(-1)[at]))
-    log1mp *= relative  # of the likeliest classes 0 here; they follow
     log1mp.reshape(-1)[at] = 0.0
-    entropy: Floats = rest_of_true * (below_top - log_total) + log1mp.sum(axis=0, dtype=np.float64) / total
+    # Of the likeliest classes 0 here; they follow. Squares of small numbers need float64.
+    squares = np.einsum("cr,cr->r", log1mp, relative, dtype=np.float64, casting="same_kind")
+    entropy: Floats = rest_of_true * (below_top - log_total) + squares / total
     number: Ints | int = 1  # classes that tie with the likeliest, itself included
     if below.size - np.count_nonzero(below) > rest.size:
         number = z.shape[0] - np.count_nonzero(below, axis=0)
     entropy += (number - is_top) * (log1mp_top / total)
-    if lost.size and z.dtype == np.float32:
-        entropy[lost] = negative_modified_entropy(z[:, lost].astype(np.float64), y[lost])
     return entropy
 
 
@@ -211,8 +212,6 @@ def top_confidence(z: AnyFloats, y: Ints) -> Floats:
     """max_k log p_k: what a label-free adversary sees (Salem et al. 2018, arXiv 1806.01246, adversary 3)."""
     _, rest, _ = _relative(z)
     highest: Floats = -np.log1p(rest)
-    if z.dtype == np.float32 and (lost := _lost(z, rest)).size:
-        highest[lost] = top_confidence(z[:, lost].astype(np.float64), y[lost])
     return highest
 
 
@@ -289,7 +288,7 @@ def compute_signal(
             f"answers (labels {found}); allowed: 0 to {c - 1}. A model that lost classes in unlearning must still give "
             "them a logit, below all others; or leave these records out"
         )
-    flat = logits.reshape(-1, n, q, c)
+    flat = logits.reshape(math.prod(lead), n, q, c)
     out = np.empty(flat.shape[:3], np.float64)
     function = SIGNALS[name]
     # Divided by a temperature, float32 logits are rounded once more, unless it is a power of two.
@@ -299,21 +298,28 @@ def compute_signal(
     step = max(LEAST_RECORDS, BLOCK_BYTES // max(1, q * c * kind.itemsize))
     together = max(1, step // max(1, n))  # small models share a block, large ones are cut into several
 
+    def in_block(given: AnyFloats, y: Ints, kind: np.dtype[np.floating]) -> Floats:
+        # Of a single column numpy would sum the classes in another order: the last digits that a record scores would
+        # depend on its block.
+        held = y.size
+        z = np.zeros((c, max(2, held)), kind)
+        z[:, :held].reshape(given.shape)[:] = given
+        if temperature != 1.0:
+            z /= temperature
+        return function(z, np.pad(y, (0, z.shape[1] - held)))[:held]
+
     def work(part: tuple[slice, slice]) -> None:
         given = np.moveaxis(flat[part], -1, 0)
         if function is correctness:  # an arg-max is quickest where the classes of an answer lie side by side
             out[part] = correctness(given, labels[None, part[1], None])
             return
-        held = given[0].size
-        # Of a single column numpy would sum the classes in another order: the last digits that a record scores would
-        # depend on its block.
-        z = np.empty((c, held), kind) if held > 1 else np.zeros((c, 2), kind)
-        z[:, :held].reshape(given.shape)[:] = given
-        if temperature != 1.0:
-            z /= temperature
-        y = np.zeros(z.shape[1], np.int64)
-        y[:held].reshape(given.shape[1:])[:] = labels[None, part[1], None]
-        out[part] = function(z, y)[:held].reshape(given.shape[1:])
+        y = np.broadcast_to(labels[None, part[1], None], given.shape[1:]).reshape(-1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = in_block(given, y, kind)
+        if single and not np.isfinite(values).all():
+            again = np.flatnonzero(~np.isfinite(values))
+            values[again] = in_block(given.reshape(c, -1)[:, again], y[again], np.dtype(np.float64))
+        out[part] = values.reshape(given.shape[1:])
 
     rows = [slice(first, first + together) for first in range(0, flat.shape[0], together)]
     columns = [slice(start, start + step) for start in range(0, n, step)]

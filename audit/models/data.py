@@ -161,7 +161,7 @@ class DeviceData:
         Raises:
             InvalidInput: a feature or a label that the data does not have.
         """
-        if request.kind not in ("features", "labels"):
+        if not request.corrects:
             return self
         changed, rows = copy.copy(self), self.positions(request.forget)
         if request.kind == "labels":

@@ -79,6 +79,16 @@ class Request:
         if self.features is not None and not self.features.size:
             raise InvalidInput("Request: no features named; name at least one value to take out")
 
+    @property
+    def corrects(self) -> bool:
+        """Whether the forget records stay, corrected, in what the model is to know."""
+        return self.kind in ("features", "labels")
+
+    @property
+    def known(self) -> Ids:
+        """Ids that the model is to know: the retained ones, and the forget records where they are corrected."""
+        return np.union1d(self.retain, self.forget) if self.corrects else self.retain
+
     def _check_trained(self, trained: Ids) -> None:
         _require_ids("trained", trained, unique=True)
         for name, ids in (("forget", self.forget), ("retain", self.retain)):
@@ -88,7 +98,7 @@ class Request:
                     f"Request: {strangers.size} of {ids.size} {name} records were never in this model's training, the "
                     f"first {strangers[:5].tolist()}; there is nothing to forget of them: leave them out"
                 )
-        if self.kind in ("records", "class") and np.isin(trained, self.forget).all():
+        if not self.corrects and np.isin(trained, self.forget).all():
             raise InvalidInput(
                 f"Request: the forget set is the whole training set ({trained.size} records): nothing would be left to "
                 "know. Put an untrained model in its place instead of unlearning"

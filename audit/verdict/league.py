@@ -99,7 +99,7 @@ class LeagueTable:
         level: joint confidence of the limits on the strongest attack.
         rows: the table.
         results: file of each audit, relative to the table's.
-        notes: what the reader must know.
+        notes: what the reader must know, and which methods have no row, and why.
     """
 
     title: str
@@ -159,6 +159,12 @@ def league_table(
             failed[name] = sorted(attack for attack in every if not all(attack in one for one in run))
         rows += _ranked(made, failed)
     first = entries[0].result
+    missing = [
+        f"No row: {left.what}, seed {entry.seed}: {left.why}"
+        for entry in entries
+        for left in entry.result.not_run
+        if left.what.endswith(f" on {entry.forget}")
+    ]
     return LeagueTable(
         title,
         first.mode,
@@ -169,7 +175,7 @@ def league_table(
         level,
         tuple(rows),
         tuple(results),
-        tuple(notes),
+        (*notes, *missing),
     )
 
 

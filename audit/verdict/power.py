@@ -90,8 +90,8 @@ class Power:
         )
         reason = f"{self.passed:,} of {self.runs:,} simulated audits"
         if self.control_level:
-            reason += f", less {100 * self.control_level:.1f} % for a negative control that fails by chance"
-        if self.value == POWER_SHOWN_AT_MOST:
+            reason += f", times {100 * (1 - self.control_level):.3g} %, the chance that the negative control passes"
+        if self.passed / self.runs * (1.0 - self.control_level) > POWER_SHOWN_AT_MOST:
             reason += f"; never shown above {100 * POWER_SHOWN_AT_MOST:.0f} %"
         return Estimate(self.value, interval, self.passed, self.runs, reason)
 

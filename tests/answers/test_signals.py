@@ -61,8 +61,8 @@ ENTROPIES = ("negative_entropy", "negative_modified_entropy", "top_confidence")
 
 
 @pytest.mark.parametrize("name", ["margin", "negative_loss", "confidence", *ENTROPIES])
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-@pytest.mark.parametrize("scale", [0.1, 5.0, 60.0, 1e3, 1e30])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("scale", [0.1, 5.0, 60.0, 1e3, 1e30, 5e37])
 @pytest.mark.parametrize("classes", [2, 10, 1000])
 def test_float32_logits_give_what_the_same_numbers_give_in_float64(name, temperature, scale, classes):
     rng = np.random.default_rng(classes)
@@ -154,13 +154,39 @@ def test_row_33_softmax_twice_is_another_order():
     assert (np.argsort(once) != np.argsort(twice)).mean() > 0.2
 
 
-def test_blocks_and_many_models_give_the_same(monkeypatch):
+@pytest.mark.parametrize("name", sorted(SIGNALS))
+def test_blocks_neighbours_and_many_models_give_the_same(name, monkeypatch):
     rng = np.random.default_rng(4)
-    z, y = rng.normal(size=(2, 30, 2, 4)).astype(np.float32), rng.integers(0, 4, 30)
-    whole = compute_signal("margin", z, y)
-    monkeypatch.setattr("mnemoscope.audit.answers.signals.BLOCK_BYTES", 32)
-    np.testing.assert_array_equal(compute_signal("margin", z, y), whole)
-    np.testing.assert_array_equal(compute_signal("margin", z[1], y), whole[1])
+    z, y = (6 * rng.normal(size=(2, 300, 2, 4))).astype(np.float32), rng.integers(0, 4, 300)
+    z[:, ::7] *= 100  # some of them are taken again in float64
+    whole = compute_signal(name, z, y)
+    order = rng.permutation(300)
+    for block in (64, 1 << 10, 1 << 14):
+        monkeypatch.setattr("mnemoscope.audit.answers.signals.BLOCK_BYTES", block)
+        monkeypatch.setattr("mnemoscope.audit.answers.signals.LEAST_RECORDS", 1)
+        np.testing.assert_array_equal(compute_signal(name, z, y), whole)
+        np.testing.assert_array_equal(compute_signal(name, z[1], y), whole[1])
+        np.testing.assert_array_equal(compute_signal(name, z[:, order], y[order]), whole[:, order])
+    for record in (0, 1, 7):
+        alone = compute_signal(name, z[:, record : record + 1], y[record : record + 1])
+        np.testing.assert_array_equal(alone[:, 0], whole[:, record])
+
+
+def test_no_record_is_no_error():
+    assert compute_signal("margin", np.zeros((3, 0, 1, 4), np.float32), np.zeros(0, np.int64)).shape == (3, 0, 1)
+
+
+def test_a_class_masked_by_the_lowest_number_is_no_answer_less():
+    low = np.finfo(np.float32).min
+    z = np.array([[[5, low, 4]], [[3, low, 2]], [[2e38, low, -2e38]], [[3e38, 3e38, 0]]], np.float32)
+    for name in ("margin", "negative_loss", "confidence", *ENTROPIES):
+        for temperature in (0.5, 1.0, 2.0**-20):
+            single, double = (
+                compute_signal(name, given, np.array([0, 1, 0, 1]), temperature=temperature)
+                for given in (z, z.astype(np.float64))
+            )
+            assert np.isfinite(single).all()
+            np.testing.assert_allclose(single, double, rtol=1e-6)
 
 
 def test_unknown_signal_and_temperature_are_refused():

@@ -150,6 +150,23 @@ def test_confidence_ranks_where_probabilities_are_all_one():
         assert (np.diff(score) > 0).all(), rule
 
 
+@pytest.mark.parametrize("rule", ["loss", "entropy", "modified_entropy"])
+def test_scores_of_sure_records_keep_the_digits_of_their_signal(rule):
+    rng = np.random.default_rng(0)
+    m, n = 4, 2000
+    side = rng.permuted(np.tile(np.repeat([1, 0], m // 2)[:, None], (1, n)), axis=0).astype(np.int8)
+    logits = rng.normal(size=(m, n, 1, 10)).astype(np.float32)
+    logits[:, :, 0, 0] += 22.0 + 2.0 * side  # sure of every record, and surer of those it saw
+    fleet = Reference(np.arange(n), np.zeros(n, np.int64), logits, side=side, fold=np.array([0, 1, 0, 1], np.int8))
+    attack = Threshold(rule)
+    scores, signal = score_fleet(attack, fleet, rng=rng), fleet.averaged(RULES[rule])
+    np.testing.assert_array_equal(scores, signal)
+    assert np.unique(scores).size > 0.99 * scores.size
+    thresholds = fleet_thresholds(attack, fleet, rng=rng)
+    said = (scores >= thresholds[:, None])[side == 0].mean()
+    assert said < 0.5, "a threshold learned on the signal decides on the signal"
+
+
 def test_row_7_the_loss_attack_points_the_right_way():
     fleet = toy_fleet(4.0)
     score = score_fleet(Threshold("loss"), fleet, rng=RNG)

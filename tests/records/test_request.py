@@ -182,6 +182,19 @@ def test_overlaps_are_named_by_key(digits):
     refuse_overlaps(digits, {**sets, "holdout": np.array([4])})
 
 
+def test_corrected_records_are_among_those_that_the_model_is_to_know():
+    forget, retain, none = (np.array(part, np.int64) for part in ([2, 7], [5, 3], []))
+    for kind in ("records", "class"):
+        request = Request(kind, forget, retain, none)
+        assert not request.corrects
+        assert request.known.tolist() == [5, 3]
+    features = Request("features", forget, retain, none, features=np.array([0]))
+    labels = Request("labels", forget, retain, none, labels=np.array([1, 1]))
+    for request in (features, labels):
+        assert request.corrects
+        assert request.known.tolist() == [2, 3, 5, 7]
+
+
 def test_request_checks_itself():
     ids = [np.array(part, np.int64) for part in ([1, 2], [3], [])]
     assert Request("records", *ids).forget.tolist() == [1, 2]

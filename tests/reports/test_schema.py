@@ -8,6 +8,7 @@ import pytest
 
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.result import SCHEMA_VERSION
 from mnemoscope.reports.schema import (
     from_json,
     json_schema,
@@ -89,7 +90,7 @@ def test_numpy_scalars_become_plain_numbers(factory):
 @pytest.mark.parametrize(
     ("version", "says"),
     [
-        ("1.4.0", "newer release"),
+        (f"1.{int(SCHEMA_VERSION.split('.')[1]) + 1}.0", "newer release"),
         ("2.0.0", "newer release"),
         ("0.9.0", "older release"),
         ("one", "three numbers"),

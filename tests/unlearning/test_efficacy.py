@@ -1,4 +1,4 @@
-"""Forgetting rate, memory-retention rate, and efficacy by epistemic uncertainty."""
+"""Efficacy by epistemic uncertainty."""
 
 import math
 
@@ -11,25 +11,6 @@ from toy_models import N, mlp_subject, network_subject
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.models.training import train_model
 from mnemoscope.unlearning.epistemic import epistemic_efficacy
-from mnemoscope.unlearning.forgetting_rate import forgetting_rate, memory_retention_rate
-
-
-def test_rates_by_hand():
-    assert forgetting_rate(1.0, 1.0, 0.7) == 0.0
-    assert forgetting_rate(1.0, 0.7, 0.7) == 1.0
-    assert forgetting_rate(1.0, 0.4, 0.7) == pytest.approx(2.0)  # more than retraining forgets: not clipped
-    assert forgetting_rate(0.9, 1.0, 0.7) == pytest.approx(-0.5)
-    assert forgetting_rate(0.9, 0.5, 0.9) is None
-    assert memory_retention_rate(0.8, 0.9) == 1.125
-    assert memory_retention_rate(0.0, 0.5) is None
-
-
-@pytest.mark.parametrize("wrong", [95.0, -0.1, float("nan")])
-def test_rates_take_shares_and_nothing_else(wrong):
-    with pytest.raises(InvalidInput, match="after"):
-        forgetting_rate(1.0, wrong, 0.5)
-    with pytest.raises(InvalidInput, match="before"):
-        memory_retention_rate(wrong, 0.5)
 
 
 @pytest.mark.parametrize("subject", [mlp_subject, lambda: network_subject("batchnorm")])

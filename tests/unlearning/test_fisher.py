@@ -9,7 +9,7 @@ from scipy.stats import kstest
 from toy_models import N, mlp_subject, network_subject
 from toy_models import request as deletion
 
-from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.errors import InvalidInput, UnsupportedModel
 from mnemoscope.unlearning import METHODS
 
 DRAWS = 8
@@ -147,3 +147,23 @@ def test_without_noise_the_bits_stay(settings):
 def test_impossible_settings_are_refused(name, settings):
     with pytest.raises(InvalidInput, match=next(iter(settings))):
         METHODS[name](**settings)
+
+
+class _ConvolutionalHead(torch.nn.Module):
+    """Digits by a convolution over the whole image: its logits come from no linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(1, 10, 8)
+
+    def forward(self, x):
+        return self.convolution(x.reshape(-1, 1, 8, 8)).flatten(1)
+
+
+def test_a_class_without_a_row_of_its_own_is_refused():
+    s = mlp_subject()
+    forget = np.flatnonzero(s.data.y[:N].numpy() == 3)
+    args = dict(recipe=s.recipe, data=s.data, runtime=s.runtime, rng=np.random.default_rng(0))
+    with pytest.raises(UnsupportedModel, match="no linear layer makes this model's logits"):
+        METHODS["fisher"]().unlearn(_ConvolutionalHead(), deletion(forget, kind="class"), **args)
+    METHODS["fisher"]().unlearn(_ConvolutionalHead(), deletion(forget), **args)

@@ -316,8 +316,8 @@ def test_record_p_values_equal_scipy():
     [
         (
             Power(0.05, 190, 200, 0.015),
-            "93.6 % (95 % CI 89.6 to 96.1 %; 190 of 200 simulated audits, less 1.5 % for a negative control that fails "
-            "by chance)",
+            "93.6 % (95 % CI 89.6 to 96.1 %; 190 of 200 simulated audits, times 98.5 %, the chance that the "
+            "negative control passes)",
         ),
         (
             Power(0.05, 200, 200, 0.0),
