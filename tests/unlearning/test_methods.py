@@ -114,6 +114,28 @@ def test_impossible_settings_are_refused(name, settings):
         METHODS[name](**settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("finetune", {"epochs": 1}),
+        ("gradient_ascent", {"epochs": 2}),
+        ("l1_sparse", {"epochs": 1}),
+        ("cf_k", {"epochs": 1}),
+        ("neggrad_plus", {"epochs": 1}),
+        ("random_labels", {"epochs": 1}),
+        ("amun", {"epochs": 1, "steps": 5, "radius": 0.4}),
+        ("pseudo_probability_reading", {"epochs": 1}),
+        ("top_k_perturbation_reading", {"repair": 1}),
+        ("silver_linings_reading", {"epochs": 1, "fit_steps": 2}),
+    ],
+)
+def test_the_learning_rate_is_a_tenth_of_the_recipes_where_none_is_given(name, settings):
+    request, tenth = deletion(range(60)), mlp_subject().recipe.lr / 10
+    left_out = state(unlearn(METHODS[name](**settings), request))
+    assert left_out == state(unlearn(METHODS[name](**settings, lr=tenth), request))
+    assert left_out != state(unlearn(METHODS[name](**settings, lr=2 * tenth), request))
+
+
 def test_default_set_holds_both_controls():
     assert set(DEFAULT_METHODS) <= set(METHODS)
     assert {"noop", "retrain"} <= set(DEFAULT_METHODS)
