@@ -223,8 +223,7 @@ class Adversarial(Method):
         if self.weight and last:
             for _ in steps(f"{self.name}: attacker", self.pretrain):
                 attacker.learn(work, *next(pairs))
-        lr = deletion.recipe.lr / 10 if self.lr is None else self.lr
-        optimizer = deletion.optimizer(work, lr)
+        optimizer = deletion.optimizer(work, deletion.rate(self.lr))
         terms = _Terms(self, work, deletion, optimizer)
         retain = deletion.stream(deletion.request.retain)
         iteration = 0

@@ -105,7 +105,7 @@ class Amun(Method):
         real = np.concatenate([np.empty(0, np.int64), *parts])
         stream = deletion.stream(real) if real.size else None
         draw = deletion.generator()
-        lr = deletion.recipe.lr / 10 if self.lr is None else self.lr
+        lr = deletion.rate(self.lr)
         optimizer = deletion.optimizer(work, lr)
         with ExitStack() as during:
             if self.keep is not None:

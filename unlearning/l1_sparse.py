@@ -18,7 +18,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,12 +75,10 @@ class L1Sparse(Method):
         return self.alpha * share[self.penalty]
 
     def _forget(self, work: nn.Module, deletion: Deletion) -> nn.Module:
-        request, ids = deletion.request, deletion.request.retain
-        if request.kind in ("features", "labels"):
-            ids = np.union1d(ids, request.forget)
+        request = deletion.request
         deletion = dataclasses.replace(deletion, data=deletion.data.corrected(request))
-        stream = deletion.stream(ids)
-        optimizer = deletion.optimizer(work, deletion.recipe.lr / 10 if self.lr is None else self.lr)
+        stream = deletion.stream(request.known)
+        optimizer = deletion.optimizer(work, deletion.rate(self.lr))
         for epoch in deletion.epochs(self.epochs):
             weight = self.weight(epoch)
             for batch in deletion.batches(stream):

@@ -70,7 +70,7 @@ class NegGradPlus(Method):
         request = deletion.request
         retained = deletion.stream(request.retain)
         forget = deletion.endless(deletion.stream(request.forget, batch_size=self.forget_batch))
-        optimizer = deletion.optimizer(work, deletion.recipe.lr / 10 if self.lr is None else self.lr)
+        optimizer = deletion.optimizer(work, deletion.rate(self.lr))
         for _ in deletion.epochs(self.epochs):
             for batch in deletion.batches(retained):
                 gone = next(forget)
