@@ -121,6 +121,20 @@ def test_labels_are_corrected_as_shown(tmp_path: Path) -> None:
     assert float(shown["after"]) > float(shown["before"]) + 0.03
 
 
+@pytest.mark.slow
+def test_measures_that_look_into_the_model_order_them_as_shown(tmp_path: Path) -> None:
+    program = blocks("docs/unlearning.md")["slow python inspect_models.py"]
+    (tmp_path / "inspect_models.py").write_text(program, encoding="utf-8")
+    shown = {
+        name: [float(v) for v in rest]
+        for name, *rest in map(str.split, shell("python inspect_models.py", tmp_path).splitlines())
+    }
+    for column, order in enumerate((-1, -1, -1, 1)):
+        values = [order * shown[name][column] for name in ("before", "after", "retrained")]
+        assert values == sorted(values), column
+    assert shown["before"][3] == shown["retrained"][2] == 0
+
+
 def test_every_command_and_option_is_described() -> None:
     import typer
 
