@@ -63,7 +63,7 @@ from mnemoscope.unlearning.adversarial_attacker import Attacker
 from mnemoscope.unlearning.barlow_twins import OFF_DIAGONAL, Projector, barlow_twins, feature_layer, features_of
 from mnemoscope.unlearning.base import Batch, Deletion, Method, evaluating
 from mnemoscope.unlearning.fisher import fisher_diagonal
-from mnemoscope.unlearning.game import meetings, retained_loss
+from mnemoscope.unlearning.game import meetings
 from mnemoscope.unlearning.pruned import prune_given
 from mnemoscope.unlearning.pruning import Pruning, Strategy
 
@@ -234,7 +234,7 @@ class Adversarial(Method):
                 if against:
                     for _ in range(self.attacker_steps):
                         attacker.learn(work, forget, other)
-                loss = retained_loss(work, deletion, batch) + terms(forget, other)
+                loss = deletion.loss(work, batch) + terms(forget, other)
                 if against:
                     loss = loss + self.weight * self._against(work, attacker, forget, other)
                 deletion.descend(optimizer, loss, clip=self.clip or None)

@@ -1,14 +1,10 @@
 """What methods share that train a model on retained records while forget records meet validation records."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 
-from torch import Tensor, nn
-from torch.nn import functional
+from mnemoscope.unlearning.base import Batch, Deletion
 
-from mnemoscope.unlearning.base import Batch, Deletion, still_norm
-
-__all__ = ["meetings", "retained_loss"]
+__all__ = ["meetings"]
 
 
 def meetings(deletion: Deletion) -> Iterator[tuple[Batch, Batch]]:
@@ -30,11 +26,3 @@ def meetings(deletion: Deletion) -> Iterator[tuple[Batch, Batch]]:
 
 def _head(batch: Batch, size: int) -> Batch:
     return Batch(batch.x[:size], batch.y[:size], batch.positions[:size])
-
-
-def retained_loss(work: nn.Module, deletion: Deletion, batch: Batch) -> Tensor:
-    """Return the recipe's own loss of a batch of retained records, in the mode that ``work`` is in."""
-    # One record alone has no variance for batch normalisation to divide by.
-    with still_norm(work) if batch.y.numel() == 1 else nullcontext():
-        logits = deletion.answer(work, batch.x)
-    return functional.cross_entropy(logits, batch.y, label_smoothing=deletion.recipe.label_smoothing)

@@ -18,7 +18,6 @@ with weight 0.1: that rehearses what is to be forgotten, so it is off unless ``p
 
 import math
 from abc import abstractmethod
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -89,9 +88,8 @@ class _Perturbation(Method):
         for _ in deletion.epochs(self.repair):
             for batch in deletion.batches(forget):
                 kept = next(retain)
-                alone = kept.y.numel() == 1  # no statistics to normalise by
-                with still_norm(work) if alone else nullcontext():
-                    loss = training_loss(recipe)(deletion.answer(work, kept.x), kept.y) / kept.y.numel()
+                # Not ``Deletion.loss``: where labels are smoothed it rounds otherwise than finished models did.
+                loss = training_loss(recipe)(deletion.answer(work, kept.x), kept.y) / kept.y.numel()
                 if self.pull:
                     with torch.no_grad():
                         before = deletion.answer(deletion.original, batch.x)

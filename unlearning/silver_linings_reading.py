@@ -31,7 +31,7 @@ from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.models.curvature import label_ways, open_weights, squared_gradients
 from mnemoscope.unlearning.barlow_twins import feature_layer
 from mnemoscope.unlearning.base import Deletion, Method, evaluating
-from mnemoscope.unlearning.game import meetings, retained_loss
+from mnemoscope.unlearning.game import meetings
 from mnemoscope.unlearning.leakage import Estimate, Leakage, inner_answers, make_leakage
 
 __all__ = ["SilverLiningsReading", "forget_share"]
@@ -88,7 +88,7 @@ class SilverLiningsReading(Method):
             if self.weight:
                 self._refit(leak, work, deletion, layer)
             for batch in deletion.batches(retain):
-                loss = retained_loss(work, deletion, batch)
+                loss = deletion.loss(work, batch)
                 if self.weight:
                     forget, other = (inner_answers(work, b.x, b.y, layer) for b in next(pairs))
                     if self.leakage == "network" or len(forget) > 1:

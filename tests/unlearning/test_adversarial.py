@@ -24,7 +24,7 @@ from mnemoscope.unlearning.adversarial import Adversarial, defender_objective
 from mnemoscope.unlearning.adversarial_attacker import Attacker
 from mnemoscope.unlearning.barlow_twins import barlow_twins, cross_correlation, feature_layer, features_of
 from mnemoscope.unlearning.base import Batch, Deletion
-from mnemoscope.unlearning.game import meetings, retained_loss
+from mnemoscope.unlearning.game import meetings
 from mnemoscope.unlearning.masks import prunable
 
 
@@ -320,7 +320,7 @@ def test_settings_left_out_depend_on_the_request_and_given_ones_do_not():
 def steps_against(monkeypatch, method, request):
     """In how many steps the attacker's answer enters the model's loss, and of how many."""
     count = {"against": 0, "all": 0}
-    against, retained = Adversarial._against, retained_loss
+    against, retained = Adversarial._against, Deletion.loss
 
     def watched(self, *args):
         count["against"] += 1
@@ -331,7 +331,7 @@ def steps_against(monkeypatch, method, request):
         return retained(*args)
 
     monkeypatch.setattr(Adversarial, "_against", watched)
-    monkeypatch.setattr("mnemoscope.unlearning.adversarial.retained_loss", counted)
+    monkeypatch.setattr(Deletion, "loss", counted)
     unlearn(method, request)
     return count["against"], count["all"]
 
