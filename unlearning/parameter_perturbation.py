@@ -29,8 +29,9 @@ from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.models.curvature import open_weights, sum_gradient
 from mnemoscope.unlearning.base import Deletion, Method, evaluating, still_norm
 from mnemoscope.unlearning.closed_form import training_loss
+from mnemoscope.unlearning.saliency import largest
 
-__all__ = ["RandomKPerturbation", "TopKPerturbation", "symmetric_divergence", "top_share"]
+__all__ = ["RandomKPerturbation", "TopKPerturbation", "symmetric_divergence"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class TopKPerturbation(_Perturbation):
     def _chosen(self, work: nn.Module, deletion: Deletion) -> dict[str, Tensor]:
         batch = next(deletion.batches(deletion.stream(deletion.request.forget, augment=False)))
         slopes = sum_gradient(work, training_loss(deletion.recipe), iter([(batch.x, batch.y)]))
-        return top_share({name: slope.square() for name, slope in slopes.items()}, self.share)
+        number = round(self.share * sum(slope.numel() for slope in slopes.values()))
+        return largest({name: slope.square() for name, slope in slopes.items()}, number)
 
 
 @dataclass(frozen=True)
@@ -140,19 +142,6 @@ class RandomKPerturbation(_Perturbation):
             name: (torch.rand(weight.shape, generator=draw) < self.share).to(weight.device)
             for name, weight in open_weights(work).items()
         }
-
-
-def top_share(scores: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Return masks of the round(share * n) largest of all n scores; of equal ones the first by name and place.
-
-    >>> top_share({"a": torch.tensor([1.0, 4.0]), "b": torch.tensor([3.0, 2.0])}, 0.5)
-    {'a': tensor([False,  True]), 'b': tensor([ True, False])}
-    """
-    whole = torch.cat([score.flatten() for score in scores.values()])
-    chosen = torch.zeros(whole.numel(), dtype=torch.bool, device=whole.device)
-    chosen[torch.argsort(whole, descending=True, stable=True)[: round(share * whole.numel())]] = True
-    parts = torch.split(chosen, [score.numel() for score in scores.values()])
-    return {name: part.reshape(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 
 def symmetric_divergence(one: Tensor, other: Tensor) -> Tensor:

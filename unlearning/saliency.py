@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.unlearning.base import Deletion, evaluating
 
-__all__ = ["forget_gradient", "only", "saliency_mask", "top_share"]
+__all__ = ["forget_gradient", "largest", "only", "saliency_mask", "top_share"]
 
 
 def forget_gradient(work: nn.Module, deletion: Deletion, ids: NDArray[np.int64] | None = None) -> dict[str, Tensor]:
@@ -46,29 +46,34 @@ def forget_gradient(work: nn.Module, deletion: Deletion, ids: NDArray[np.int64] 
     return found
 
 
-def top_share(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Mark the largest scores of all tensors together.
+def largest(scores: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    """Mark so many of the largest scores of all tensors together; ties go to the earlier entry.
 
     Args:
         scores: finite, by name.
-        share: of all entries, in [0, 1]; the number marked is rounded down, and ties go to the earlier entry.
+        number: of entries to mark, at least 0 and no more than there are.
 
     Returns:
         Bool tensors of the same shapes, true where marked.
 
-    >>> mask = top_share({"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([[2.0], [0.0]])}, 0.5)
+    >>> mask = largest({"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([[2.0], [0.0]])}, 2)
     >>> mask["a"].tolist(), mask["b"].tolist()
     ([True, False], [[True], [False]])
     """
-    if not 0 <= share <= 1:
-        raise InvalidInput(f"share={share!r} of the weights must be in [0, 1]")
     flat = torch.cat([score.reshape(-1) for score in scores.values()])
     marked = torch.zeros(flat.numel(), dtype=torch.bool, device=flat.device)
-    order = torch.argsort(flat, descending=True, stable=True)
-    # A share such as 0.29 of 100 must not lose one to rounding in binary.
-    marked[order[: int(share * flat.numel() + 1e-9)]] = True
+    marked[torch.argsort(flat, descending=True, stable=True)[:number]] = True
     parts = torch.split(marked, [score.numel() for score in scores.values()])
     return {name: part.reshape(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
+
+
+def top_share(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Mark a share in [0, 1] of all scores, the ``largest``; their number is rounded down."""
+    if not 0 <= share <= 1:
+        raise InvalidInput(f"share={share!r} of the weights must be in [0, 1]")
+    total = sum(score.numel() for score in scores.values())
+    # A share such as 0.29 of 100 must not lose one to rounding in binary.
+    return largest(scores, int(share * total + 1e-9))
 
 
 def saliency_mask(work: nn.Module, deletion: Deletion, keep: float) -> dict[str, Tensor]:

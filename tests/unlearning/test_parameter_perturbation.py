@@ -9,7 +9,7 @@ from toy_models import request as deletion
 
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.unlearning import METHODS
-from mnemoscope.unlearning.parameter_perturbation import symmetric_divergence, top_share
+from mnemoscope.unlearning.parameter_perturbation import symmetric_divergence
 
 TOP, RANDOM = "top_k_perturbation_reading", "random_k_perturbation_reading"
 
@@ -89,14 +89,17 @@ def test_the_pull_keeps_forget_records_as_they_were():
     assert away[1] < 0.7 * away[0]
 
 
-def test_divergence_and_ranking_by_hand():
+def test_divergence_by_hand():
     p, q = torch.tensor([[0.7, 0.3]]), torch.tensor([[0.4, 0.6]])
     expected = ((p * (p / q).log()).sum() + (q * (q / p).log()).sum()) / 2
     torch.testing.assert_close(symmetric_divergence(p.log(), q.log()), expected)
-    ties = top_share({"a": torch.ones(3), "b": torch.ones(2)}, 0.4)
-    assert ties["a"].tolist() == [True, True, False]
-    assert not ties["b"].any()
-    assert not top_share({"a": torch.ones(3)}, 0.0)["a"].any()
+
+
+def test_the_number_that_top_k_moves_is_rounded_to_the_nearest():
+    request, total = deletion(range(30)), sum(w.numel() for w in mlp_subject().model.parameters())
+    for number, near in ((3, 2.6), (3, 3.4), (0, 0.4)):
+        got = unlearn(METHODS[TOP](share=near / total, repair=0), request)
+        assert sum(int((c != 0).sum()) for c in change(got)) == number
 
 
 def test_no_perturbation_and_no_repair_give_the_same_bits():

@@ -13,7 +13,7 @@ from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.unlearning import METHODS
 from mnemoscope.unlearning.base import Deletion
 from mnemoscope.unlearning.random_labels import Relabelled, draw_labels
-from mnemoscope.unlearning.saliency import forget_gradient, only, saliency_mask, top_share
+from mnemoscope.unlearning.saliency import forget_gradient, largest, only, saliency_mask, top_share
 from mnemoscope.unlearning.salun import shrink_change
 
 FORGET = np.arange(60)
@@ -139,6 +139,7 @@ def test_the_top_share_is_exact_also_among_ties():
     for share, count in ((0.0, 0), (0.29, 29), (1.0, 100)):
         marked = top_share(scores, share)
         assert sum(int(part.sum()) for part in marked.values()) == count
+        assert all(torch.equal(part, marked[name]) for name, part in largest(scores, count).items())
     assert top_share(scores, 0.29)["a"][:29].all()
     with pytest.raises(InvalidInput, match="share"):
         top_share(scores, 1.5)
