@@ -1,9 +1,15 @@
-"""A skipped test is a hole in the evidence: every skip must be listed with its reason, or the run fails."""
+"""A skipped test is a hole in the evidence: every skip must be listed with its reason, or the run fails.
+
+Makes the modules in ``shared`` importable, which tests of several folders use.
+"""
 
 import fnmatch
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "shared"))
 
 
 def allowed_skips(text: str) -> list[tuple[str, str]]:

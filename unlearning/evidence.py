@@ -1,5 +1,10 @@
 """Why a method may be believed: its algorithm against a known answer, what it forgets, and what is left on real data.
 
+What is left is what the strongest attack of a league finds. A league of single models measures no such rate, so a
+method that ran in no other has the gap of its accuracies to those of retrained models in that place: it tells how near
+the method comes to retraining, and not that an attack would find nothing. ``Figure.what`` begins with "TPR at" or with
+"gap of accuracies", and so says which of both it is.
+
 The rows are package data, written by ``benchmarks/method_evidence.py`` from a league that was run; a test compares them
 with the tests and the results that they name. A method without a whole row runs, but is listed as not available.
 """
@@ -20,8 +25,10 @@ class MethodEvidence:
 
     Attributes:
         known_answer: test of the algorithm against its formula, a plain twin or a closed form, "tests/...py::name".
-        forgets: test that it forgets what it should where it should work; for controls, that it does what they are for.
-        measured: what the strongest attack of a league finds after it, on real data.
+        forgets: test that it forgets what it should where it should work; for controls, that it does what they are for:
+            ``retrain`` is training without the records, and after ``noop`` an attack finds as much as before.
+        measured: what the strongest attack of a league finds after it, on real data; where no league measured that, its
+            gap of accuracies to retrained models.
     """
 
     known_answer: str

@@ -1,65 +1,57 @@
 """Every registered attack has its evidence, and the evidence is what it says it is."""
 
-import ast
 import dataclasses
-import importlib.util
 import json
 import tomllib
-from importlib.resources import files
-from pathlib import Path
 
 import pytest
+from evidence_rows import ROOT, load_script, marked_in_list, states_something, written_rows
 
 from mnemoscope import listing
 from mnemoscope.attacks import ATTACKS, MEASURES, RECONSTRUCTIONS, evidence
 from mnemoscope.attacks.evidence import Evidence, Figure, load_evidence
 from mnemoscope.audit.testing import LEAST_AUC, silent_band
 
-ROOT = Path(__file__).parents[2]
 NAMES = [*ATTACKS, *MEASURES, *RECONSTRUCTIONS]
 ROWS = load_evidence()
-TEXT = (files("mnemoscope.attacks") / "evidence.json").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("attack_evidence", ROOT / "benchmarks/attack_evidence.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def functions_of(path):
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-
-
-def asserts(test, helpers):
-    """Whether a test states something: an assert, a comparison of numpy's, or a helper of its file that does."""
-    for node in ast.walk(test):
-        if isinstance(node, ast.Assert):
-            return True
-        if isinstance(node, ast.Call):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called.startswith("assert_") or (called in helpers and asserts(helpers[called], {})):
-                return True
-    return False
+    return load_script("attack_evidence")
 
 
 def test_every_registered_name_has_one_row_and_no_row_is_orphaned():
-    written = json.loads(TEXT, object_pairs_hook=list)
-    assert [name for name, _ in written] == NAMES
+    assert [name for name, _ in written_rows("mnemoscope.attacks")] == NAMES
     assert len(set(NAMES)) == len(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_known_answer_is_a_test_that_states_something(name):
-    path, _, function = ROWS[name].known_answer.partition("::")
-    assert path.startswith("tests/")
-    assert function.startswith("test_")
-    found = functions_of(path)
-    assert function in found, ROWS[name].known_answer
-    assert asserts(found[function], found)
+    assert states_something(ROWS[name].known_answer), ROWS[name].known_answer
+
+
+def test_a_test_that_states_nothing_is_known_for_one(tmp_path):
+    lines = [
+        "def check(x): assert x",
+        "def twice(x): check(x)",
+        "def test_asserts(): assert work()",
+        "def test_compares(): np.testing.assert_array_equal(work(), 1)",
+        "def test_has_a_helper_that_asserts(): check(work())",
+        "def test_runs(): work()",
+        "def test_has_a_helper_of_a_helper(): twice(work())",
+    ]
+    path = tmp_path / "tests/test_toy.py"
+    path.parent.mkdir()
+    path.write_text("\n".join(lines), encoding="utf-8")
+    said = {
+        name
+        for name in ("asserts", "compares", "has_a_helper_that_asserts", "runs", "has_a_helper_of_a_helper")
+        if states_something(f"tests/test_toy.py::test_{name}", tmp_path)
+    }
+    assert said == {"asserts", "compares", "has_a_helper_that_asserts"}
+    assert not states_something("tests/test_toy.py::test_absent", tmp_path)
+    assert not states_something("tests/test_toy.py::check", tmp_path)
 
 
 def test_the_table_of_known_answers_is_the_rows(script):
@@ -205,13 +197,8 @@ def test_what_lacks_a_part_is_named():
 
 
 def test_the_list_marks_exactly_what_is_incomplete():
-    marked = {
-        name
-        for kind in ("attacks", "measures", "reconstructions")
-        for name, line in listing.LISTINGS[kind]()
-        if line.startswith("[not available: lacks ")
-    }
-    assert marked == {name for name in NAMES if ROWS[name].missing}
+    marked = marked_in_list("attacks", "measures", "reconstructions")
+    assert marked == {name: list(ROWS[name].missing) for name in NAMES if ROWS[name].missing}
 
 
 def test_the_list_marks_a_row_that_lost_a_part_and_one_that_is_not_there(monkeypatch):
@@ -219,10 +206,9 @@ def test_the_list_marks_a_row_that_lost_a_part_and_one_that_is_not_there(monkeyp
     rows["rmia"] = dataclasses.replace(WHOLE, null=None, measured=None)
     del rows["loss"]
     monkeypatch.setattr(evidence, "load_evidence", lambda: rows)
+    assert marked_in_list("attacks") == {"rmia": ["clean world", "figure on real data"], "loss": ["all evidence"]}
     lines = dict(listing.LISTINGS["attacks"]())
     assert lines["rmia"].startswith("[not available: lacks clean world, figure on real data] ")
-    assert lines["loss"].startswith("[not available: lacks all evidence] ")
-    assert [name for name, line in lines.items() if line.startswith("[")] == ["rmia", "loss"]
 
 
 def test_the_rows_are_package_data():
@@ -234,7 +220,7 @@ def test_the_rows_are_package_data():
 
 def test_the_tables_of_the_document_are_filled_from_the_rows(script):
     text = (ROOT / "docs/attacks.md").read_text(encoding="utf-8")
-    written = json.loads(TEXT)
+    written = dict(written_rows("mnemoscope.attacks"))
     assert script.filled(text, written) == text
     one = {**written, "lira": {**written["lira"], "measured": dataclasses.asdict(FIGURE)}}
     assert "0.900 [0.800, 1.000] toy" in script.filled(text, one)

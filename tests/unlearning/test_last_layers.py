@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_models import N, TinyViT, mlp_subject, network_subject
-from twins import accuracy, mean_loss, state, unlearn
+from toy_models import N, TinyViT, digits, mislabelled_subject, mlp_subject, network_subject
+from twins import accuracy, logits, mean_loss, state, unlearn
 
 from mnemoscope.audit.errors import InvalidInput, UnsupportedModel
 from mnemoscope.audit.models.architectures import build_model
@@ -96,6 +96,30 @@ def test_layers_before_the_last_stay_to_the_bit_with_their_statistics(name):
 
 def test_all_layers_of_cf_k_are_finetuning_to_the_bit():
     assert state(unlearn(METHODS["cf_k"](k=9))) == state(unlearn(METHODS["finetune"]()))
+
+
+@pytest.mark.slow
+def test_wrong_labels_are_lost_in_the_last_layer_as_far_as_it_holds_them():
+    """Towards a retrained model, which says none of them; the same records keep them where others are forgotten."""
+    s = mislabelled_subject()
+    forget, retain, kept = s.request.forget, s.request.retain, s.other_request
+    method = METHODS["cf_k"](epochs=40, lr=0.2)
+    one, both = (unlearn(dataclasses.replace(method, k=k), subject=s) for k in (1, 2))
+    others = unlearn(method, kept, subject=s)
+    short, retrained = unlearn(METHODS["cf_k"](), subject=s), unlearn(METHODS["retrain"](), subject=s)
+    assert accuracy(s.model, forget, s) > 0.9
+    assert accuracy(one, forget, s) < 0.4
+    assert accuracy(retrained, forget, s) < 0.1
+    assert accuracy(others, forget, s) > 0.9
+    true = digits().y[forget].numpy()
+    right = [(logits(model, forget, s)[:, 0].argmax(axis=1) == true).mean() for model in (s.model, one)]
+    assert right[1] > right[0] + 0.5
+    assert accuracy(one, retain, s) == 1.0
+    # Ten epochs at a tenth of the rate go part of the way, and what the first layer holds stays with it:
+    losses = [mean_loss(model, forget, s) for model in (s.model, short, one, both, retrained)]
+    assert losses == sorted(losses)
+    assert losses[1] > 1.5 * losses[0]
+    assert losses[3] > 1.5 * losses[2]
 
 
 def test_eu_k_reads_nothing_of_the_layers_it_starts_anew():

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from shuffled_digits import FORGET, RETAIN, UNSEEN, shuffled_subject
+from shuffled_digits import unlearn as unlearn_shuffled
 from toy_models import N, mlp_subject
 from toy_models import request as deletion
 
+from mnemoscope.attacks import ATTACKS
 from mnemoscope.audit.answers.signals import compute_signal
+from mnemoscope.audit.answers.views import Reference, View
 from mnemoscope.audit.errors import AuditError, InvalidInput
+from mnemoscope.audit.models.inference import infer_logits
+from mnemoscope.audit.models.training import train_model
+from mnemoscope.audit.statistics.counts import auc
 from mnemoscope.audit.testing import ContractViolation
 from mnemoscope.audit.testing_methods import METHOD_CHECKS, MethodSubject
 from mnemoscope.unlearning import DEFAULT_METHODS, METHODS
@@ -23,8 +30,6 @@ def unlearn(method, request, *, seed=0):
 
 
 def loss(model, ids):
-    from mnemoscope.audit.models.inference import infer_logits
-
     s = mlp_subject()
     ids = np.asarray(ids)
     labels = s.data.y[s.data.positions(ids)].numpy()
@@ -35,8 +40,36 @@ def state(model):
     return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
 
 
+def found(model):
+    """AUC of the loss attack on the forget records of the shuffled digits, against records that took part in nothing.
+
+    Also the standard deviation that it would have, were both alike.
+    """
+    s, ids = shuffled_subject(), np.concatenate([FORGET, UNSEEN])
+    labels = s.data.y[s.data.positions(ids)].numpy()
+    logits = infer_logits(model, s.data, ids, runtime=s.runtime)
+    nobody = Reference(ids, labels, np.empty((0, *logits.shape), logits.dtype), side=np.empty((0, ids.size), np.int8))
+    scores = ATTACKS["loss"]().fit(nobody, rng=np.random.default_rng(0)).score(View(ids, labels, logits))
+    m, n = FORGET.size, UNSEEN.size
+    return auc(scores[:m], scores[m:]), ((m + n + 1) / (12 * m * n)) ** 0.5
+
+
 def test_noop_is_the_model():
     assert state(unlearn(METHODS["noop"](), deletion(range(60)))) == state(mlp_subject().model)
+
+
+@pytest.mark.slow
+def test_noop_is_the_model_for_every_request_and_an_attack_finds_as_much_after_it_as_before():
+    """The control that must be caught: the attack finds the forget records, which it does not where it retrained."""
+    s = mlp_subject()
+    for request in (s.request, *s.others["class"], *s.others["features"], *s.others["labels"]):
+        model = unlearn(METHODS["noop"](), request)
+        assert model is not s.model
+        assert state(model) == state(s.model)
+    given, (after, deviation) = shuffled_subject().model, found(unlearn_shuffled(METHODS["noop"]()))
+    assert after == found(given)[0]
+    assert after > 0.5 + 4 * deviation
+    assert found(unlearn_shuffled(METHODS["retrain"]()))[0] < 0.5 + 2 * deviation
 
 
 def test_retraining_reads_nothing_of_the_model_and_nothing_of_the_forget_records():
@@ -53,6 +86,33 @@ def test_retraining_reads_nothing_of_the_model_and_nothing_of_the_forget_records
     )
     assert state(again) == state(plain)
     assert state(unlearn(METHODS["retrain"](), request, seed=1)) != state(plain)
+
+
+@pytest.mark.slow
+def test_retraining_is_training_without_the_records_and_leaves_an_attack_nothing():
+    """The other model is trained where the records to forget are nowhere to be found, with the seed that is drawn."""
+    s, retained = shuffled_subject(), copy.copy(shuffled_subject().data)
+    keep = np.setdiff1d(s.data.ids, FORGET)
+    rows = s.data.positions(keep)
+    retained.ids, retained.x, retained.y = keep, s.data.x[rows], s.data.y[rows]
+    with pytest.raises(InvalidInput):
+        retained.positions(FORGET)
+    for seed in range(3):
+        # The first draw is for the global generators, whatever the method.
+        drawn = int(np.random.default_rng(seed).integers(2**63, size=2)[1])
+        never = train_model(s.recipe, retained, RETAIN, seed=drawn, runtime=s.runtime).module
+        model = unlearn_shuffled(METHODS["retrain"](), seed=seed)
+        assert state(model) == state(never)
+        left, deviation = found(model)
+        assert abs(left - 0.5) < 2 * deviation
+    # Whatever stands in the place of the forget records, labels included:
+    data, rows = copy.copy(s.data), s.data.positions(FORGET)
+    data.x, data.y = s.data.x.clone(), s.data.y.clone()
+    data.x[rows], data.y[rows] = 1 - data.x[rows], (data.y[rows] + 1) % 10
+    again = METHODS["retrain"]().unlearn(
+        s.model, s.request, recipe=s.recipe, data=data, runtime=s.runtime, rng=np.random.default_rng(seed)
+    )
+    assert state(again) == state(model)
 
 
 def test_finetuning_reads_no_forget_record():

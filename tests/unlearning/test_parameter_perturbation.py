@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from toy_models import N, mlp_subject, network_subject
 from toy_models import request as deletion
+from twins import accuracy, mean_loss
 
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.unlearning import METHODS
@@ -23,12 +24,6 @@ def unlearn(method, request, *, seed=0, subject=None):
 def change(got):
     pairs = zip(got.parameters(), mlp_subject().model.parameters(), strict=True)
     return [(a - b).detach() for a, b in pairs]
-
-
-def accuracy(model, ids):
-    s = mlp_subject()
-    positions = s.data.positions(ids)
-    return float((model(s.data.inputs(positions)).argmax(dim=1) == s.data.y[positions]).float().mean())
 
 
 def test_top_k_moves_the_weights_of_the_largest_squared_gradients():
@@ -76,6 +71,23 @@ def test_repair_brings_retained_records_back():
     bare, mended = (unlearn(METHODS[TOP](share=0.03, noise=8.0, repair=r, lr=0.02), request, seed=1) for r in (0, 10))
     assert accuracy(bare, request.retain) < 0.9
     assert accuracy(mended, request.retain) > accuracy(bare, request.retain) + 0.05
+
+
+@pytest.mark.slow
+def test_random_k_and_its_repair_move_forget_records_towards_what_retraining_makes_of_them():
+    """The noise hurts all records alike; the repair brings back those that are retained, and no others."""
+    ids, method = np.arange(60), METHODS[RANDOM](share=0.1, repair=30)
+    retrained = mean_loss(unlearn(METHODS["retrain"](), deletion(ids)), ids)
+    repaired = mean_loss(unlearn(METHODS[RANDOM](share=0.0, repair=30), deletion(ids)), ids)
+    models = [unlearn(method, deletion(ids), seed=k) for k in range(10)]
+    # The same records where others are forgotten, by the same draws:
+    others = [unlearn(method, deletion(range(60, 120)), seed=k) for k in range(10)]
+    gone, kept = (np.array([mean_loss(model, ids) for model in made]) for made in (models, others))
+    assert mean_loss(mlp_subject().model, ids) < repaired < gone.mean() / 2
+    assert gone.mean() < retrained
+    assert (gone > 1.5 * kept).all()
+    assert kept.mean() < repaired
+    assert all(accuracy(model, deletion(ids).retain) == 1.0 for model in models)
 
 
 def test_the_pull_keeps_forget_records_as_they_were():

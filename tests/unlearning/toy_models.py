@@ -56,6 +56,20 @@ def mlp_subject():
     )
 
 
+@functools.cache
+def mislabelled_subject():
+    """An MLP that learned by heart, against what it knows of all others, the wrong labels of records 0 to 19.
+
+    They are what is to be forgotten: a model that never saw them says the true class of nearly all of them.
+    """
+    data = copy.copy(digits())
+    data.y = digits().y.clone()
+    data.y[:20] = (data.y[:20] + 1) % 10
+    recipe = Recipe(architecture="mlp:64", lr=0.2, epochs=40, batch_size=32)
+    model = train_model(recipe, data, np.arange(N), seed=3, runtime=RUNTIME).module
+    return MethodSubject(model, request(range(20)), request(range(20, 40)), recipe, data, RUNTIME, seed=3)
+
+
 def other_requests(data):
     labels = data.y[:N].numpy()
     some = np.arange(40)
