@@ -60,10 +60,11 @@ from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.models.steps import steps
 from mnemoscope.unlearning.adversarial_attacker import Attacker
-from mnemoscope.unlearning.barlow_twins import OFF_DIAGONAL, Projector, barlow_twins, feature_layer, features_of
+from mnemoscope.unlearning.barlow_twins import OFF_DIAGONAL, Projector, barlow_twins
 from mnemoscope.unlearning.base import Batch, Deletion, Method, evaluating
 from mnemoscope.unlearning.fisher import fisher_diagonal
 from mnemoscope.unlearning.game import meetings
+from mnemoscope.unlearning.network_parts import feature_layer, given_to
 from mnemoscope.unlearning.pruned import prune_given
 from mnemoscope.unlearning.pruning import Pruning, Strategy
 
@@ -265,10 +266,10 @@ class _Terms:
             record = next(deletion.in_order(deletion.request.forget[:1])).x
             with evaluating(work):
                 self.layer = feature_layer(work, record)
-                with features_of(self.layer) as seen, torch.no_grad():
+                with given_to(self.layer) as seen, torch.no_grad():
                     work(record)
             if settings.projector:
-                self.projector = Projector(seen[-1].shape[1], settings.projector).to(deletion.data.device)
+                self.projector = Projector(seen[-1].flatten(1).shape[1], settings.projector).to(deletion.data.device)
                 optimizer.add_param_group({"params": list(self.projector.parameters())})
         self.pull: list[tuple[Tensor, Tensor, Tensor]] = []
         if settings.fisher:
@@ -294,12 +295,12 @@ class _Terms:
         return total
 
     def _twins(self, layer: nn.Linear, forget: Batch, other: Batch) -> Tensor:
-        with evaluating(self.work), features_of(layer) as seen:
+        with evaluating(self.work), given_to(layer) as seen:
             for batch in (forget, other):
                 self.deletion.answer(self.work, batch.x)
         # A layer that is called several times a pass is read where it is called last.
         each = len(seen) // 2
-        first, second = seen[each - 1].float(), seen[-1].float()
+        first, second = (features.flatten(1).float() for features in (seen[each - 1], seen[-1]))
         if self.projector is not None:
             first, second = self.projector(first), self.projector(second)
         return barlow_twins(first, second, off_diagonal=self.settings.off_diagonal)

@@ -10,16 +10,12 @@ Barlow Twins pairs two views of one record; forget and validation records have n
 meets whichever record is row b of the other. Both batches are of one size, or the sum over b would not exist.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from mnemoscope.audit.errors import InvalidInput, UnsupportedModel
+from mnemoscope.audit.errors import InvalidInput
 
-__all__ = ["OFF_DIAGONAL", "Projector", "barlow_twins", "cross_correlation", "feature_layer", "features_of"]
+__all__ = ["OFF_DIAGONAL", "Projector", "barlow_twins", "cross_correlation"]
 
 OFF_DIAGONAL = 5e-3
 """Weight of the terms off the diagonal in Barlow Twins."""
@@ -79,51 +75,3 @@ class Projector(nn.Module):
         """Map (b, features) to (b, width)."""
         projected: Tensor = self.layers(features)
         return projected
-
-
-def feature_layer(module: nn.Module, inputs: Tensor) -> nn.Linear:
-    """Return the linear layer that is called last: its input are the features of a record.
-
-    Args:
-        module: in eval mode.
-        inputs: one record or more, (k, ...).
-
-    Raises:
-        UnsupportedModel: no linear layer is called.
-    """
-    called: list[nn.Linear] = []
-    handles = [
-        part.register_forward_hook(lambda layer, *_: called.append(layer))
-        for part in module.modules()
-        if isinstance(part, nn.Linear)
-    ]
-    try:
-        with torch.no_grad():
-            module(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not called:
-        raise UnsupportedModel(
-            "the model calls no linear layer, so there are no features before one: set the weight of what acts on "
-            "features to 0"
-        )
-    return called[-1]
-
-
-@contextmanager
-def features_of(layer: nn.Linear) -> Iterator[list[Tensor]]:
-    """Collect the features (b, d) of every batch that passes the layer inside of the block, with their gradients.
-
-    Where the layer acts on several places of a record (tokens), their features are laid side by side.
-    """
-    seen: list[Tensor] = []
-
-    def note(_: nn.Module, args: tuple[Any, ...]) -> None:
-        seen.append(args[0].flatten(1))
-
-    handle = layer.register_forward_pre_hook(note)
-    try:
-        yield seen
-    finally:
-        handle.remove()

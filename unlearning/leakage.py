@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.models.architectures import seeded
-from mnemoscope.unlearning.barlow_twins import feature_layer, features_of
 from mnemoscope.unlearning.base import evaluating
+from mnemoscope.unlearning.network_parts import feature_layer, given_to
 
 __all__ = ["Estimate", "Information", "Kernel", "Leakage", "Network", "inner_answers", "make_leakage"]
 
@@ -61,10 +61,10 @@ def inner_answers(module: nn.Module, x: Tensor, y: Tensor, layer: nn.Linear | No
     """
     with evaluating(module):
         layer = feature_layer(module, x[:1]) if layer is None else layer
-        with features_of(layer) as seen:
+        with given_to(layer) as seen:
             logits = module(x).double()
     loss = functional.cross_entropy(logits, y, reduction="none")
-    return torch.cat([seen[-1].double(), logits, loss[:, None]], dim=1)
+    return torch.cat([seen[-1].flatten(1).double(), logits, loss[:, None]], dim=1)
 
 
 @dataclass(eq=False)

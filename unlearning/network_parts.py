@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mnemoscope.audit.errors import UnsupportedModel
 from mnemoscope.unlearning.layers import last_layers
 
-__all__ = ["Parts", "features_of", "three_parts"]
+__all__ = ["Parts", "feature_layer", "features_of", "given_to", "three_parts"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,54 @@ def three_parts(module: nn.Module, x: Tensor, *, beginning: float, intermediate:
     return Parts(*parts)
 
 
+def feature_layer(module: nn.Module, inputs: Tensor) -> nn.Linear:
+    """Return the linear layer that is called last: its input are the features of a record.
+
+    What is behind it and not linear (a learned temperature) does not count, which ``layers.last_layers`` would name.
+    The maps that a last convolution is given are no features here: flattened, they are too many to be correlated.
+
+    Args:
+        module: in eval mode.
+        inputs: one record or more, (k, ...).
+
+    Raises:
+        UnsupportedModel: no linear layer is called.
+    """
+    called: list[nn.Linear] = []
+    handles = [
+        part.register_forward_hook(lambda layer, *_: called.append(layer))
+        for part in module.modules()
+        if isinstance(part, nn.Linear)
+    ]
+    try:
+        with torch.no_grad():
+            module(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not called:
+        raise UnsupportedModel(
+            "the model calls no linear layer, so there are no features before one: set the weight of what acts on "
+            "features to 0"
+        )
+    return called[-1]
+
+
+@contextmanager
+def given_to(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the first tensor that a layer is given, at each of its calls inside of the block, with its gradients."""
+    given: list[Tensor] = []
+
+    def note(_layer: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        given.extend([value for value in (*args, *named.values()) if isinstance(value, Tensor)][:1])
+
+    hook = layer.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield given
+    finally:
+        hook.remove()
+
+
 @contextmanager
 def features_of(module: nn.Module, x: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
     """Give a function that answers with what enters the network's last layer, (b, k) for a batch of b inputs.
@@ -80,24 +129,17 @@ def features_of(module: nn.Module, x: Tensor) -> Iterator[Callable[[Tensor], Ten
         UnsupportedModel: the last layer is given no tensor with a row for each record.
     """
     name = last_layers(module, x, 1).first
-    entered: list[Tensor] = []
+    with given_to(module.get_submodule(name)) as given:
 
-    def note(_layer: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        entered[:] = [value for value in (*given, *named.values()) if isinstance(value, Tensor)][:1]
+        def ask(inputs: Tensor) -> Tensor:
+            given.clear()
+            module(inputs)
+            if not given or given[-1].ndim < 2 or given[-1].shape[0] != inputs.shape[0]:
+                got = tuple(given[-1].shape) if given else "nothing"
+                raise UnsupportedModel(
+                    f"the last layer, {name!r}, is given {got} for {inputs.shape[0]} records; features of records need "
+                    "a row for each: let the model end in a linear layer or a convolution"
+                )
+            return given[-1].flatten(1).float()
 
-    def ask(inputs: Tensor) -> Tensor:
-        entered.clear()
-        module(inputs)
-        if not entered or entered[0].ndim < 2 or entered[0].shape[0] != inputs.shape[0]:
-            got = tuple(entered[0].shape) if entered else "nothing"
-            raise UnsupportedModel(
-                f"the last layer, {name!r}, is given {got} for {inputs.shape[0]} records; features of records need a "
-                "row for each: let the model end in a linear layer or a convolution"
-            )
-        return entered[0].flatten(1).float()
-
-    hook = module.get_submodule(name).register_forward_pre_hook(note, with_kwargs=True)
-    try:
         yield ask
-    finally:
-        hook.remove()

@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.models.curvature import label_ways, open_weights, squared_gradients
-from mnemoscope.unlearning.barlow_twins import feature_layer
 from mnemoscope.unlearning.base import Deletion, Method, evaluating
 from mnemoscope.unlearning.game import meetings
 from mnemoscope.unlearning.leakage import Estimate, Leakage, inner_answers, make_leakage
+from mnemoscope.unlearning.network_parts import feature_layer
 
 __all__ = ["SilverLiningsReading", "forget_share"]
 

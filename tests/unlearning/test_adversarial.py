@@ -22,10 +22,11 @@ from mnemoscope.one_model_round import round_records
 from mnemoscope.unlearning import METHODS
 from mnemoscope.unlearning.adversarial import Adversarial, defender_objective
 from mnemoscope.unlearning.adversarial_attacker import Attacker
-from mnemoscope.unlearning.barlow_twins import barlow_twins, cross_correlation, feature_layer, features_of
+from mnemoscope.unlearning.barlow_twins import barlow_twins, cross_correlation
 from mnemoscope.unlearning.base import Batch, Deletion
 from mnemoscope.unlearning.game import meetings
 from mnemoscope.unlearning.masks import prunable
+from mnemoscope.unlearning.network_parts import feature_layer, given_to
 
 
 def tensor(*shape, seed=0):
@@ -110,7 +111,7 @@ def test_features_are_what_the_last_linear_layer_is_given(network):
     s = mlp_subject() if network == "mlp" else network_subject(network)
     x = s.data.inputs(s.data.positions(np.arange(5)))
     layer = feature_layer(s.model.eval(), x)
-    with features_of(layer) as seen, torch.no_grad():
+    with given_to(layer) as seen, torch.no_grad():
         logits = s.model(x)
     assert len(seen) == 1
     assert torch.equal(layer(seen[0]), logits)

@@ -40,6 +40,14 @@ def test_inner_answers_are_activations_logits_and_loss():
     assert work.training
 
 
+def test_activations_of_several_places_lie_side_by_side():
+    work = nn.Sequential(nn.Unflatten(1, (4, 16)), nn.Linear(16, 10), nn.Flatten(), nn.AvgPool1d(4))
+    x = tensor(3, 64).float()
+    h = inner_answers(work, x, torch.tensor([0, 1, 2]))
+    assert h.shape == (3, 64 + 10 + 1)
+    assert torch.equal(h[:, :64], x.double())
+
+
 def test_information_is_its_formula_and_zero_for_sides_alike():
     first, second = tensor(40, 3, seed=1), tensor(50, 3, seed=2, shift=0.7)
     m, v = first.mean(dim=0), first.var(dim=0, unbiased=False)
