@@ -294,7 +294,7 @@ def compute_signal(
     # Divided by a temperature, float32 logits are rounded once more, unless it is a power of two.
     exact = math.frexp(temperature)[0] == 0.5 and 2**-20 <= temperature <= 2**20
     single = function in IN_SINGLE and exact and logits.dtype.kind == "f" and logits.dtype.itemsize <= 4
-    kind = np.dtype(np.float32 if single else np.float64)
+    kind: np.dtype[np.floating] = np.dtype(np.float32) if single else np.dtype(np.float64)
     step = max(LEAST_RECORDS, BLOCK_BYTES // max(1, q * c * kind.itemsize))
     together = max(1, step // max(1, n))  # small models share a block, large ones are cut into several
 
