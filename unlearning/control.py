@@ -13,11 +13,9 @@ the two ends they are the models' own. Counters are the unlearned model's.
 """
 
 import copy
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,7 +29,8 @@ from mnemoscope.audit.models.history import History
 from mnemoscope.audit.models.inference import infer_logits
 from mnemoscope.audit.models.recipes import Runtime
 from mnemoscope.audit.records.request import Request
-from mnemoscope.unlearning.base import Deletion, Method, evaluating
+from mnemoscope.unlearning.base import Deletion, evaluating
+from mnemoscope.unlearning.wrapper import Wrapper
 
 __all__ = ["Controlled", "EqualUtility", "Point", "Statistics", "equal_utility", "mixed"]
 
@@ -207,7 +206,7 @@ def _check(share: float, points: int, halvings: int, statistics: str) -> None:
 
 
 @dataclass(frozen=True)
-class Controlled(Method):
+class Controlled(Wrapper):
     """Forget by another method, then go back towards the original until 95 % of the retained accuracy is there.
 
     So methods can be compared at equal utility. What comes back shows forget records again that lie on the way.
@@ -222,7 +221,6 @@ class Controlled(Method):
     """
 
     method: str = "gradient_ascent"
-    settings: str = "{}"
     share: float = 0.95
     points: int = 21
     halvings: int = 5
@@ -230,30 +228,12 @@ class Controlled(Method):
     name = "controlled"
     needs = Need.RETAIN_DATA
     optional = Need.FORGET_DATA | Need.VALIDATION_DATA | Need.HISTORY
+    excluded = frozenset({"pruned"})  # mixed with a dense original, a pruned model is pruned no more
+    unfit = "there is no line to it"
 
     def __post_init__(self) -> None:
-        given: Any = self.settings
-        if isinstance(given, Mapping):
-            object.__setattr__(self, "settings", json.dumps(dict(given), sort_keys=True))
         _check(self.share, self.points, self.halvings, self.statistics)
-        object.__setattr__(self, "trains_against", self._inner().trains_against)
-
-    def _inner(self) -> Method:
-        from mnemoscope.unlearning import METHODS
-
-        # Mixed with a dense original, a pruned model is pruned no more.
-        allowed = sorted(set(METHODS) - {self.name, "pruned"})
-        if self.method not in allowed:
-            raise InvalidInput(f"controlled: method={self.method!r} is unknown; allowed: {', '.join(allowed)}")
-        try:
-            inner = METHODS[self.method](**json.loads(self.settings))
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(
-                f"controlled: settings={self.settings!r} must be a JSON object of settings of {self.method!r}: {error}"
-            ) from error
-        if not isinstance(inner, Method):
-            raise InvalidInput(f"controlled: {self.method!r} brings its own way of unlearning; there is no line to it")
-        return inner
+        super().__post_init__()
 
     def _check(self, model: nn.Module, request: Request, data: DeviceData, history: History | None) -> None:
         super()._check(model, request, data, history)

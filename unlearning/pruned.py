@@ -19,10 +19,7 @@ method that writes weights; ours holds for every step (``masks.py``).
 
 import copy
 import dataclasses
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -35,6 +32,7 @@ from mnemoscope.audit.records.request import Request
 from mnemoscope.unlearning.base import Deletion, Method
 from mnemoscope.unlearning.masks import Masks
 from mnemoscope.unlearning.pruning import Pruning, Strategy, early_weights
+from mnemoscope.unlearning.wrapper import Wrapper
 
 __all__ = ["Pruned", "prune_given"]
 
@@ -65,7 +63,7 @@ def prune_given(work: nn.Module, deletion: Deletion, pruning: Pruning, *, rewind
 
 
 @dataclass(frozen=True)
-class Pruned(Method):
+class Pruned(Wrapper):
     """Prune the model, train the surviving weights on the retained records, then forget by another method.
 
     Attributes:
@@ -81,7 +79,6 @@ class Pruned(Method):
     """
 
     method: str = "finetune"
-    settings: str = "{}"
     strategy: Strategy = "magnitude"
     sparsity: float = 0.95
     recovery: int | None = None
@@ -90,34 +87,19 @@ class Pruned(Method):
     knobs = {"sparsity": (0.8, 0.9, 0.95)}
     needs = Need.RETAIN_DATA
     optional = Need.FORGET_DATA | Need.VALIDATION_DATA | Need.HISTORY
+    unfit = "it cannot be given masks"
 
     def __post_init__(self) -> None:
-        given: Any = self.settings
-        if isinstance(given, Mapping):
-            object.__setattr__(self, "settings", json.dumps(dict(given), sort_keys=True))
         if self.rewind < 0:
             raise InvalidInput(f"pruned: rewind={self.rewind!r} must be at least 0")
         self._pruning()
-        object.__setattr__(self, "trains_against", self._inner().trains_against)
+        super().__post_init__()
 
     def _pruning(self) -> Pruning:
         return Pruning(self.strategy, self.sparsity, self.recovery)
 
     def _inner(self) -> Method:
-        from mnemoscope.unlearning import METHODS
-
-        allowed = sorted(set(METHODS) - {self.name})
-        if self.method not in allowed:
-            raise InvalidInput(f"pruned: method={self.method!r} is unknown; allowed: {', '.join(allowed)}")
-        try:
-            settings = json.loads(self.settings)
-            inner = METHODS[self.method](**settings)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(
-                f"pruned: settings={self.settings!r} must be a JSON object of settings of {self.method!r}: {error}"
-            ) from error
-        if not isinstance(inner, Method):
-            raise InvalidInput(f"pruned: {self.method!r} brings its own way of unlearning and cannot be given masks")
+        inner = super()._inner()
         if Need.HISTORY in inner.needs:
             raise InvalidInput(
                 f"pruned: {self.method!r} undoes steps of the model's own training, which a pruned model has not had"

@@ -1,6 +1,7 @@
 """Equal utility: the line, its ends, where the search stops, statistics of normalisation, and the wrapper."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,6 +125,13 @@ def test_what_the_inner_method_needs_and_refuses_holds_for_the_wrapper():
         unlearn(METHODS["controlled"](method="unrolling_sgd"), deletion(range(60)))
     settings = METHODS["controlled"](settings={"lr": 0.1, "epochs": 3}).settings
     assert settings == '{"epochs": 3, "lr": 0.1}'
+
+
+@pytest.mark.parametrize(("outer", "why"), [("controlled", "there is no line"), ("pruned", "cannot be given masks")])
+def test_a_method_with_its_own_way_of_unlearning_cannot_be_the_inner_one(monkeypatch, outer, why):
+    monkeypatch.setitem(METHODS, "own", lambda **settings: SimpleNamespace(name="own"))
+    with pytest.raises(InvalidInput, match=f"{outer}: 'own' brings its own way .*{why}"):
+        METHODS[outer](method="own")
 
 
 @pytest.mark.parametrize(

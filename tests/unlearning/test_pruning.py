@@ -371,6 +371,7 @@ def test_a_network_with_normalisation_is_pruned_too():
     [
         ({"method": "pruned"}, "allowed"),
         ({"method": "nothing"}, "allowed"),
+        ({"method": "unrolling_sgd"}, "undoes steps"),
         ({"settings": "[1]"}, "JSON object"),
         ({"settings": {"epoch": 3}}, "JSON object"),
         ({"strategy": "largest"}, "strategy"),
