@@ -53,6 +53,7 @@ class _Perturbation(Method):
     pull: float = 0.0
     needs = Need.FORGET_DATA | Need.RETAIN_DATA
     reading: ClassVar[bool] = True
+    knobs = {"share": (0.003, 0.01, 0.03), "noise": (1.0, 4.0)}
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -103,16 +104,10 @@ class _Perturbation(Method):
 class TopKPerturbation(_Perturbation):
     """Perturb the weights that matter most for the forget records, then repair (our reading of an abstract).
 
-    Attributes:
-        share: of the weights that is perturbed, in [0, 1].
-        noise: standard deviation of what is added, in units of the tensor's own, at least 0.
-        repair: passes of repair, at least 0.
-        lr: of the repair; None is a tenth of the recipe's.
-        pull: weight of the divergence from the original model's answers on forget records, at least 0.
+    Attributes: as for ``_Perturbation``.
     """
 
     name = "top_k_perturbation_reading"
-    knobs = {"share": (0.003, 0.01, 0.03), "noise": (1.0, 4.0)}
 
     def _chosen(self, work: nn.Module, deletion: Deletion) -> dict[str, Tensor]:
         batch = next(deletion.batches(deletion.stream(deletion.request.forget, augment=False)))
@@ -125,16 +120,10 @@ class TopKPerturbation(_Perturbation):
 class RandomKPerturbation(_Perturbation):
     """Perturb weights drawn at random, then repair (our reading of an abstract).
 
-    Attributes:
-        share: of the weights that is perturbed, in [0, 1].
-        noise: standard deviation of what is added, in units of the tensor's own, at least 0.
-        repair: passes of repair, at least 0.
-        lr: of the repair; None is a tenth of the recipe's.
-        pull: weight of the divergence from the original model's answers on forget records, at least 0.
+    Attributes: as for ``_Perturbation``.
     """
 
     name = "random_k_perturbation_reading"
-    knobs = {"share": (0.003, 0.01, 0.03), "noise": (1.0, 4.0)}
 
     def _chosen(self, work: nn.Module, deletion: Deletion) -> dict[str, Tensor]:
         draw = deletion.generator()
