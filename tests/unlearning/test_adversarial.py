@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from toy_models import RUNTIME, N, mlp_subject, network_subject
 from toy_models import request as deletion
+from twins import accuracy, state, unlearn
 
 from mnemoscope.attacks import ATTACKS
 from mnemoscope.audit.errors import InvalidInput, MissingNeed, UnsupportedModel
@@ -42,27 +43,10 @@ def start(request=None, *, subject=None, seed=0):
     return copy.deepcopy(s.model).train(), Deletion("adversarial", original, request, s.recipe, s.data, RUNTIME, rng)
 
 
-def accuracy(model, ids, subject=None):
-    s, ids = mlp_subject() if subject is None else subject, np.asarray(ids)
-    answers = infer_logits(model, s.data, ids, runtime=RUNTIME)[:, 0].argmax(axis=1)
-    return float((answers == s.data.y[s.data.positions(ids)].numpy()).mean())
-
-
 def loss(model, ids):
     s, ids = mlp_subject(), np.asarray(ids)
     logits = torch.from_numpy(infer_logits(model, s.data, ids, runtime=RUNTIME)[:, 0])
     return nn.functional.cross_entropy(logits, s.data.y[s.data.positions(ids)], reduction="none").numpy()
-
-
-def unlearn(method, request=None, *, subject=None, seed=0):
-    s = mlp_subject() if subject is None else subject
-    rng = np.random.default_rng(seed)
-    request = s.request if request is None else request
-    return method.unlearn(s.model, request, recipe=s.recipe, data=s.data, runtime=RUNTIME, rng=rng)
-
-
-def state(model):
-    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
 
 
 def test_the_regulariser_is_its_formula():

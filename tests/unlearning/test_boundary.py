@@ -7,37 +7,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_models import N, mlp_subject, network_subject
-from toy_models import request as deletion
+from toy_models import mlp_subject, network_subject, of_class
+from twins import accuracy, unlearn
 
 from mnemoscope.audit.errors import InvalidInput, UnsupportedModel
-from mnemoscope.audit.models.inference import infer_logits
 from mnemoscope.audit.records.request import Request
 from mnemoscope.unlearning import METHODS
 from mnemoscope.unlearning.adversarial_examples import linf_examples
 from mnemoscope.unlearning.heads import last_linear
-
-
-def unlearn(method, request, *, subject=None, model=None, seed=0):
-    s = subject or mlp_subject()
-    return method.unlearn(
-        s.model if model is None else model,
-        request,
-        recipe=s.recipe,
-        data=s.data,
-        runtime=s.runtime,
-        rng=np.random.default_rng(seed),
-    )
-
-
-def of_class(label):
-    return deletion(np.flatnonzero(mlp_subject().data.y[:N].numpy() == label), kind="class")
-
-
-def accuracy(model, ids, subject=None):
-    s = subject or mlp_subject()
-    answers = infer_logits(model, s.data, np.asarray(ids), runtime=s.runtime)[:, 0].argmax(axis=1)
-    return float((answers == s.data.y[s.data.positions(np.asarray(ids))].numpy()).mean())
 
 
 def one_step_twin(model, x, y, lr, epochs):

@@ -9,18 +9,13 @@ import torch
 from torch import nn
 from toy_models import RUNTIME, N, mlp_subject, network_subject
 from toy_models import request as deletion
+from twins import unlearn
 
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.unlearning import METHODS
 from mnemoscope.unlearning.control import equal_utility, mixed
 
 FORGET, KEPT = np.arange(60), np.arange(60, N)
-
-
-def unlearn(method, request, *, subject=None, seed=0):
-    s = subject or mlp_subject()
-    rng = np.random.default_rng(seed)
-    return method.unlearn(s.model, request, recipe=s.recipe, data=s.data, runtime=s.runtime, rng=rng)
 
 
 def spoilt(model, size, seed=0):

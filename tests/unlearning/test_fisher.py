@@ -8,18 +8,12 @@ import torch
 from scipy.stats import kstest
 from toy_models import N, mislabelled_subject, mlp_subject, network_subject
 from toy_models import request as deletion
-from twins import accuracy, mean_loss
+from twins import accuracy, mean_loss, unlearn
 
 from mnemoscope.audit.errors import InvalidInput, UnsupportedModel
 from mnemoscope.unlearning import METHODS
 
 DRAWS = 8
-
-
-def unlearn(method, request, *, seed=0, subject=None):
-    s = mlp_subject() if subject is None else subject
-    rng = np.random.default_rng(seed)
-    return method.unlearn(s.model, request, recipe=s.recipe, data=s.data, runtime=s.runtime, rng=rng)
 
 
 def information(s, ids, expected):

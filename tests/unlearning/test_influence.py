@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from toy_models import N, mlp_subject
 from toy_models import request as deletion
+from twins import unlearn
 
 from mnemoscope.audit.errors import AuditError, InvalidInput, UnsupportedModel
 from mnemoscope.audit.models.architectures import seeded
@@ -19,14 +20,6 @@ from mnemoscope.audit.records.request import Request
 from mnemoscope.unlearning import METHODS
 
 DECAY = 0.05
-
-
-def unlearn(method, request, *, model=None, seed=0, subject=None):
-    s = mlp_subject() if subject is None else subject
-    rng = np.random.default_rng(seed)
-    return method.unlearn(
-        s.model if model is None else model, request, recipe=s.recipe, data=s.data, runtime=s.runtime, rng=rng
-    )
 
 
 def flat(model):

@@ -10,9 +10,9 @@ from shuffled_digits import FORGET, RETAIN, UNSEEN, shuffled_subject
 from shuffled_digits import unlearn as unlearn_shuffled
 from toy_models import N, mlp_subject
 from toy_models import request as deletion
+from twins import mean_loss, state, unlearn
 
 from mnemoscope.attacks import ATTACKS
-from mnemoscope.audit.answers.signals import compute_signal
 from mnemoscope.audit.answers.views import Reference, View
 from mnemoscope.audit.errors import AuditError, InvalidInput
 from mnemoscope.audit.models.inference import infer_logits
@@ -21,23 +21,6 @@ from mnemoscope.audit.statistics.counts import auc
 from mnemoscope.audit.testing import ContractViolation
 from mnemoscope.audit.testing_methods import METHOD_CHECKS, MethodSubject
 from mnemoscope.unlearning import DEFAULT_METHODS, METHODS
-
-
-def unlearn(method, request, *, seed=0):
-    s = mlp_subject()
-    rng = np.random.default_rng(seed)
-    return method.unlearn(s.model, request, recipe=s.recipe, data=s.data, runtime=s.runtime, rng=rng)
-
-
-def loss(model, ids):
-    s = mlp_subject()
-    ids = np.asarray(ids)
-    labels = s.data.y[s.data.positions(ids)].numpy()
-    return -compute_signal("negative_loss", infer_logits(model, s.data, ids, runtime=s.runtime), labels).mean()
-
-
-def state(model):
-    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
 
 
 def found(model):
@@ -141,9 +124,9 @@ def test_ascent_stops_near_what_unseen_records_look_like():
     unseen = np.arange(N, 600)
     request = deletion(range(60), validation=unseen)
     s = mlp_subject()
-    target = loss(s.model, request.validation)
-    before = loss(s.model, request.forget)
-    after = loss(unlearn(METHODS["gradient_ascent"](epochs=40), request), request.forget)
+    target = mean_loss(s.model, request.validation)
+    before = mean_loss(s.model, request.forget)
+    after = mean_loss(unlearn(METHODS["gradient_ascent"](epochs=40), request), request.forget)
     assert before < target / 3
     assert abs(after - target) <= 0.1 * target
 
@@ -152,11 +135,11 @@ def test_ascent_on_a_class_stops_at_the_cost_of_a_guess_and_a_wild_rate_cannot_r
     labels = mlp_subject().data.y[:N].numpy()
     request = deletion(np.flatnonzero(labels == 3), kind="class")
     guess = np.log(10)
-    calm = loss(unlearn(METHODS["gradient_ascent"](epochs=40), request), request.forget)
+    calm = mean_loss(unlearn(METHODS["gradient_ascent"](epochs=40), request), request.forget)
     assert abs(calm - guess) <= 0.1 * guess
     wild = METHODS["gradient_ascent"](epochs=40, lr=50.0)
     model = unlearn(wild, request)
-    assert loss(model, request.forget) <= 1.1 * guess
+    assert mean_loss(model, request.forget) <= 1.1 * guess
     # The plain, unbounded objective on the same records:
     from mnemoscope.audit.models.training import fit
 

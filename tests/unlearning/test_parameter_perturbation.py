@@ -6,19 +6,13 @@ import torch
 from torch import nn
 from toy_models import N, mlp_subject, network_subject
 from toy_models import request as deletion
-from twins import accuracy, mean_loss
+from twins import accuracy, mean_loss, unlearn
 
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.unlearning import METHODS
 from mnemoscope.unlearning.parameter_perturbation import symmetric_divergence
 
 TOP, RANDOM = "top_k_perturbation_reading", "random_k_perturbation_reading"
-
-
-def unlearn(method, request, *, seed=0, subject=None):
-    s = mlp_subject() if subject is None else subject
-    rng = np.random.default_rng(seed)
-    return method.unlearn(s.model, request, recipe=s.recipe, data=s.data, runtime=s.runtime, rng=rng)
 
 
 def change(got):

@@ -7,31 +7,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_models import N, mlp_subject
+from toy_models import N, mlp_subject, of_class
 from toy_models import request as deletion
+from twins import accuracy, tensors, unlearn
 
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.unlearning import METHODS
-
-
-def unlearn(method, request, *, seed=0, subject=None):
-    s = mlp_subject() if subject is None else subject
-    rng = np.random.default_rng(seed)
-    return method.unlearn(s.model, request, recipe=s.recipe, data=s.data, runtime=s.runtime, rng=rng)
-
-
-def of(s, ids):
-    positions = s.data.positions(np.asarray(ids))
-    return s.data.inputs(positions), s.data.y[positions]
-
-
-def accuracy(model, ids):
-    x, y = of(mlp_subject(), ids)
-    return float((model(x).argmax(dim=1) == y).float().mean())
-
-
-def one_class(label=3):
-    return deletion(np.flatnonzero(mlp_subject().data.y[:N].numpy() == label), kind="class")
 
 
 def importance(model, x, y, label_free):
@@ -50,8 +31,8 @@ def test_weights_are_shrunk_by_the_rule(name):
     s, request = mlp_subject(), deletion(range(60))
     alpha, dampening = 1.3, 0.8
     model, free = copy.deepcopy(s.model), name == "ssd_label_free"
-    ours = importance(model, *of(s, request.forget), free)
-    theirs = importance(model, *of(s, np.arange(N)), free)
+    ours = importance(model, *tensors(request.forget, s), free)
+    theirs = importance(model, *tensors(np.arange(N), s), free)
     got = unlearn(METHODS[name](alpha=alpha, dampening=dampening, batch_size=1), request)
     selected = 0
     for weight, after, f, d in zip(model.parameters(), got.parameters(), ours, theirs, strict=True):
@@ -63,9 +44,9 @@ def test_weights_are_shrunk_by_the_rule(name):
 
 
 def test_batches_are_averaged_before_they_are_squared():
-    s, request = mlp_subject(), one_class()
+    s, request = mlp_subject(), of_class()
     n = request.forget.size
-    forget = of(s, request.forget)
+    forget = tensors(request.forget, s)
     model = copy.deepcopy(s.model)
     mean = torch.autograd.grad(nn.functional.cross_entropy(model(forget[0]), forget[1]), list(model.parameters()))
     method = METHODS["ssd"](batch_size=n)
@@ -80,7 +61,7 @@ def test_batches_are_averaged_before_they_are_squared():
 
 @pytest.mark.parametrize(("name", "settings"), [("ssd", {"batch_size": 1}), ("ssd", {}), ("ssd_label_free", {})])
 def test_a_class_is_forgotten(name, settings):
-    request = one_class()
+    request = of_class()
     settings = {"alpha": 5.0, **settings}
     after = unlearn(METHODS[name](**settings), request)
     assert accuracy(after, request.forget) < 0.5
@@ -89,7 +70,7 @@ def test_a_class_is_forgotten(name, settings):
 
 def test_no_weight_grows():
     s = mlp_subject()
-    after = unlearn(METHODS["ssd"](alpha=1.1, dampening=50.0), one_class())
+    after = unlearn(METHODS["ssd"](alpha=1.1, dampening=50.0), of_class())
     for a, b in zip(after.parameters(), s.model.parameters(), strict=True):
         assert (a.abs() <= b.abs()).all()
         assert ((a == 0) | (a.sign() == b.sign())).all()

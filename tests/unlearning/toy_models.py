@@ -70,6 +70,11 @@ def mislabelled_subject():
     return MethodSubject(model, request(range(20)), request(range(20, 40)), recipe, data, RUNTIME, seed=3)
 
 
+def of_class(label=3):
+    """A request that the MLP forget a class."""
+    return request(np.flatnonzero(digits().y[:N].numpy() == label), kind="class")
+
+
 def other_requests(data):
     labels = data.y[:N].numpy()
     some = np.arange(40)

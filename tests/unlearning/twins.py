@@ -11,10 +11,10 @@ from mnemoscope.audit.answers.signals import compute_signal
 from mnemoscope.audit.models.inference import infer_logits
 
 
-def unlearn(method, request=None, *, subject=None, seed=0, data=None, **changed):
+def unlearn(method, request=None, *, subject=None, model=None, seed=0, data=None, **changed):
     s = mlp_subject() if subject is None else subject
     return method.unlearn(
-        s.model,
+        s.model if model is None else model,
         s.request if request is None else request,
         recipe=dataclasses.replace(s.recipe, **changed),
         data=s.data if data is None else data,
