@@ -1,8 +1,9 @@
 """Write the evidence of every unlearning method, and the tables of docs/unlearning.md, from leagues that were run.
 
     mnemoscope league examples/league_location30.toml --out runs/league_location30
+    mnemoscope league examples/league_cifar10_procedure.toml --out runs/league_cifar10_procedure
     mnemoscope league examples/league_cifar10.toml --out runs/league_cifar10
-    python benchmarks/method_evidence.py --keep runs/league_location30 runs/league_cifar10
+    python benchmarks/method_evidence.py --keep runs/league_location30 runs/league_cifar10_procedure runs/league_cifar10
 
 ``--keep`` copies their tables to ``benchmarks/results/NAME.json``; without it the committed ones are read again.
 
@@ -21,8 +22,8 @@ from mnemoscope.reports.league import LEAGUE_NAME
 from mnemoscope.unlearning import METHODS
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ("league_location30", "league_cifar10")
-DATA = {"league_location30": "location30", "league_cifar10": "cifar10"}
+RESULTS = ("league_location30", "league_cifar10_procedure", "league_cifar10")
+DATA = {"league_location30": "location30", "league_cifar10_procedure": "cifar10", "league_cifar10": "cifar10"}
 EVIDENCE, DOCUMENT = ROOT / "unlearning/evidence.json", ROOT / "docs/unlearning.md"
 BEGIN, END = "<!-- measured here: begin {name} -->", "<!-- measured here: end {name} -->"
 
@@ -243,6 +244,14 @@ def percent(estimate: dict[str, Any]) -> str:
     return value if ci is None else f"{value} [{100 * ci['lower']:.1f}, {100 * ci['upper']:.1f}]"
 
 
+def share(estimate: dict[str, Any]) -> str:
+    """A share of one with its limits."""
+    if estimate["value"] is None:
+        return "–"
+    value, ci = f"{estimate['value']:.2f}", estimate["ci"]
+    return value if ci is None else f"{value} [{ci['lower']:.2f}, {ci['upper']:.2f}]"
+
+
 def place(row: dict[str, Any]) -> str:
     """Its places, or why it has none."""
     if row["rank"] is None:
@@ -261,17 +270,17 @@ def markdown(table: dict[str, Any]) -> str:
         lines = [
             f"Forget set `{forget}`:",
             "",
-            f"| method | strongest attack | its TPR{at}, % | over-forgotten, % | gap to retraining, points | "
+            f"| method | strongest attack | its TPR{at}, % | over-forgotten, % | AUC | gap to retraining, points | "
             "test accuracy, points | cost | place |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         for row in rows:
             cost = "–" if row["cost"] is None else f"{row['cost']:.2f}"
             unfit = "" if row["fit"] else " (not fit for use)"
             lines.append(
                 f"| `{row['subject']}`{unfit} | {row['strongest']} | {percent(row['tpr'])} | "
-                f"{percent(row['over_forgotten'])} | {percent(row['gap'])} | {percent(row['test'])} | {cost} | "
-                f"{place(row)} |"
+                f"{percent(row['over_forgotten'])} | {share(row['auc'])} | {percent(row['gap'])} | "
+                f"{percent(row['test'])} | {cost} | {place(row)} |"
             )
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

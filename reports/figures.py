@@ -422,8 +422,9 @@ def pareto(points: Sequence[ParetoPoint], *, chance: float | None = None, ax: "A
                         annotation_clip=True)  # fmt: skip
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+        # Three labels a decade run into each other where there are many decades.
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < MANY else (1.0,)))
         axis.set_major_formatter(_tick)
         axis.set_minor_formatter(NullFormatter())
     ax.grid(True, which="major", color=GRID, lw=0.6)
@@ -432,6 +433,10 @@ def pareto(points: Sequence[ParetoPoint], *, chance: float | None = None, ax: "A
     ax.set_ylabel("Strongest attack after deletion (TPR)")
     _bare(ax, "bottom", "left")
     return ax
+
+
+MANY = 300.0
+"""Ratio of the ends of a logarithmic axis from which on it has one label a decade."""
 
 
 FURTHEST = 4.0

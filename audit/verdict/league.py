@@ -24,6 +24,9 @@ DECIMALS = 12
 """Of means over seeds: what differs beyond is rounding, and would be printed as a sign."""
 
 
+NONE = Estimate(None, reason="not measured")
+
+
 @dataclass(frozen=True)
 class LeagueEntry:
     """One audit of the league.
@@ -61,8 +64,12 @@ class LeagueRow:
         reading: known from an abstract alone; never ranked.
         reference: exact retraining, which the others are measured against.
         rank: first and last place that the intervals allow, among ranked methods; None where it is not ranked. What
-            counts is the worse tail: a record that stands out as forgotten is found like one that is still known.
+            counts is the worse tail, for a record that stands out as forgotten is found like one that is still known,
+            and the distance of the AUC from one half: a method that keeps the tails clean and gives the bulk of the
+            records away is placed before another only if that one is in no respect better.
         unranked: why not.
+        auc: of the attack whose AUC, forgotten against never-seen records, lies farthest from one half, with limits
+            that are simultaneous over all attacks.
     """
 
     forget: str
@@ -83,6 +90,7 @@ class LeagueRow:
     measured: tuple[Measured, ...] = ()
     rank: tuple[int, int] | None = None
     unranked: str = ""
+    auc: Estimate = NONE
 
 
 @dataclass(frozen=True)
@@ -205,10 +213,9 @@ def _row(
         reading=method in readings,
         reference=method in references,
         measured=_measures(subjects),
+        auc=_farthest([[(f.attack, f.auc) for f in _after(subject)] for subject in subjects]),
     )
 
-
-NONE = Estimate(None, reason="not measured")
 
 REACH = 2.0
 """Realised false positive rates farther from alpha than by this factor are not rates at alpha (as of gate G3)."""
@@ -250,6 +257,34 @@ def _strongest(found: Sequence[tuple[AuditResult, Subject]], tail: Tail) -> tupl
     best = means[name]
     value = best.value or 0.0
     return name, Estimate(value, _interval(min(low, value), max(high, value), best), n=best.n)
+
+
+def _farthest(seeds: Sequence[Sequence[tuple[str, Estimate]]]) -> Estimate:
+    """The AUC farthest from one half, meaned over seeds, with limits of the distance that hold for all attacks."""
+    by_attack: dict[str, list[Estimate]] = {}
+    for found in seeds:
+        for attack, auc in found:
+            by_attack.setdefault(attack, []).append(auc)
+    means = [_mean(aucs) for aucs in by_attack.values() if len(aucs) == len(seeds)]
+    means = [mean for mean in means if mean.value is not None]
+    if not means:
+        return NONE
+    best = max(means, key=lambda mean: abs((mean.value or 0.0) - 0.5))
+    if best.ci is None:
+        return best
+    value, distances = best.value or 0.0, [_distance(mean) for mean in means]
+    near, far = (max(ends) for ends in zip(*distances, strict=True))
+    near, far = min(near, abs(value - 0.5)), max(far, abs(value - 0.5))
+    low, high = (0.5 + near, 0.5 + far) if value >= 0.5 else (0.5 - far, 0.5 - near)
+    return Estimate(value, _interval(low if near else 0.5 - far, high if near else 0.5 + far, best), n=best.n)
+
+
+def _distance(auc: Estimate) -> tuple[float, float]:
+    """Least and largest distance from one half that the limits allow."""
+    if auc.low is None or auc.high is None:
+        return 0.0, 0.5
+    ends = abs(auc.low - 0.5), abs(auc.high - 0.5)
+    return (0.0 if auc.low <= 0.5 <= auc.high else min(ends)), max(ends)
 
 
 def _at(finding: Finding, alpha: float | None, tail: Tail) -> Estimate:
@@ -308,7 +343,7 @@ def _interval(low: float, high: float, like: Estimate) -> Interval | None:
 
 
 def _ranked(rows: list[LeagueRow], failed: Mapping[str, Sequence[str]]) -> list[LeagueRow]:
-    """Sort by what the strongest attack finds in the worse tail, and give each the places that its interval allows."""
+    """Sort by what the strongest attack finds in the worse tail, and give each the places that its intervals allow."""
 
     def why_not(row: LeagueRow) -> str:
         if row.reference:
@@ -327,10 +362,14 @@ def _ranked(rows: list[LeagueRow], failed: Mapping[str, Sequence[str]]) -> list[
     def worse_tail(row: LeagueRow, end: str) -> float:
         return max(getattr(tail, end) or 0.0 for tail in (row.tpr, row.over_forgotten))
 
+    def safer(one: LeagueRow, other: LeagueRow) -> bool:
+        """Whether one is certainly better in a tail or in the bulk, and certainly worse in neither."""
+        (near, far), (other_near, other_far) = _distance(one.auc), _distance(other.auc)
+        better = worse_tail(one, "high") < worse_tail(other, "low") or far < other_near
+        return better and not (worse_tail(other, "high") < worse_tail(one, "low") or other_far < near)
+
     def places(row: LeagueRow) -> tuple[int, int]:
-        better = sum(worse_tail(other, "high") < worse_tail(row, "low") for other in able)
-        worse = sum(worse_tail(other, "low") > worse_tail(row, "high") for other in able)
-        return better + 1, len(able) - worse
+        return 1 + sum(safer(other, row) for other in able), len(able) - sum(safer(row, other) for other in able)
 
     marked = [replace(row, rank=None if (reason := why_not(row)) else places(row), unranked=reason) for row in rows]
     return sorted(marked, key=lambda row: (row.tpr.value is None, worse_tail(row, "value"), row.subject))

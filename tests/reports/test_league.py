@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.statistics.trials import Estimate, Interval
 from mnemoscope.audit.verdict.league import LeagueEntry, league_table
 
 
@@ -22,6 +22,26 @@ def test_a_model_that_gives_records_away_by_their_absence_is_behind_one_that_doe
     assert rows["overdone"].over_forgotten.value > 0.2 > rows["overdone"].tpr.value
     assert rows["overdone"].rank[0] > 1
     assert list(rows)[0] == "exact"
+
+
+def with_auc(one, value):
+    """The same rates, but records that lie apart in bulk."""
+    ci = Interval(value - 0.02, value + 0.02, 0.95, "two", "given")
+    auc = Estimate(value, ci, n=600)
+    return replace(one, findings=tuple(replace(f, auc=auc) if f.models == "after" else f for f in one.findings))
+
+
+def test_clean_tails_do_not_lift_a_method_whose_auc_gives_the_bulk_of_the_records_away(factory):
+    quiet, leaky = factory.subject("quiet", shift=0.0), factory.subject("leaky", shift=2.0)
+    assert {n: r.rank for n, r in table(factory, quiet, leaky).items()} == {"quiet": (1, 1), "leaky": (2, 2)}
+    rows = table(factory, with_auc(quiet, 0.97), with_auc(leaky, 0.9))
+    assert rows["quiet"].rank == rows["leaky"].rank == (1, 2), "better in the tail, worse in bulk: a tie"
+    assert rows["quiet"].auc.value == 0.97
+    below = table(factory, with_auc(quiet, 0.03), with_auc(leaky, 0.9))
+    assert below["quiet"].rank == (1, 2), "an AUC below one half gives as much away"
+    assert below["quiet"].auc.low < 0.03 < below["quiet"].auc.high < 0.5
+    apart = table(factory, with_auc(quiet, 0.6), with_auc(replace(quiet, name="other"), 0.9))
+    assert (apart["quiet"].rank, apart["other"].rank) == ((1, 1), (2, 2))
 
 
 def changed(one, change):
