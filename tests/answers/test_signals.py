@@ -63,7 +63,7 @@ ENTROPIES = ("negative_entropy", "negative_modified_entropy", "top_confidence")
 @pytest.mark.parametrize("name", ["margin", "negative_loss", "confidence", *ENTROPIES])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("scale", [0.1, 5.0, 60.0, 1e3, 1e30, 5e37])
-@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("classes", [2, 10, 400])
 def test_float32_logits_give_what_the_same_numbers_give_in_float64(name, temperature, scale, classes):
     rng = np.random.default_rng(classes)
     z = (scale * rng.normal(size=(3, 40, 2, classes))).astype(np.float32)

@@ -134,6 +134,7 @@ def test_leaving_a_model_out_takes_it_from_the_prior_too():
     assert np.abs(whole - closed[0]).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VECTORS)
 @pytest.mark.parametrize("k", [3, 6])
 def test_few_models_betray_nothing_where_nothing_leaks(name, k):

@@ -32,6 +32,10 @@ SLOW = (
     "rotation",
     "quantile",
     "offline_tuned",
+    "label_",
+    "gradient_",
+    "iam",
+    "shokri",
 )
 """Attacks that train or search for longer: their contract is kept in the slow stage."""
 

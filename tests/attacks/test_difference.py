@@ -136,6 +136,7 @@ def test_known_answer_of_the_logistic_attack(feature):
     assert mine == pytest.approx(expected, abs=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["tree", "forest", "mlp"])
 @pytest.mark.parametrize("feature", ["direct_diff", "direct_concat", "sorted_concat"])
 def test_known_answer_of_the_other_classifiers(feature, classifier):
@@ -189,6 +190,7 @@ def test_the_scaler_is_the_training_rows_own():
     assert np.abs(faulty - refitted(view)[few]).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["logistic", "tree", "forest", "mlp"])
 @pytest.mark.parametrize("feature", ["direct_diff", "sorted_diff", "l2_distance"])
 def test_one_version_twice_scores_one_half_exactly(feature, classifier):
@@ -208,6 +210,7 @@ def test_one_version_twice_is_the_classical_attack_to_a_concatenation():
     assert fleet_auc(both, parts, role, NEVER) == pytest.approx(classical, abs=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(name for name in ATTACKS if name.startswith("difference")))
 def test_exact_retraining_leaks_in_both_games(name):
     parts, role = world("retrain", leak=3.0)
@@ -217,6 +220,7 @@ def test_exact_retraining_leaks_in_both_games(name):
     assert fleet_auc(attack, parts, role, NEVER) > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(name for name in ATTACKS if name.startswith("difference")))
 def test_training_again_with_nothing_deleted_scores_one_half(name):
     """The control: another seed moves every answer a long way, and tells nothing about which records were named."""

@@ -54,6 +54,7 @@ def test_settings_are_frozen_and_survive_json(name):
     assert len(summary) > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRED)
 def test_exact_retraining_is_inside_the_noise_of_its_floor(name):
     found = measured(name, False)
@@ -68,6 +69,7 @@ def test_exact_retraining_is_inside_the_noise_of_its_floor(name):
         assert np.isfinite(found.per_record).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRED)
 def test_a_planted_leak_is_beyond_the_floor(name):
     found = measured(name, True)
@@ -97,6 +99,7 @@ def test_the_same_seed_gives_the_same_bits_and_global_states_stay(name):
     assert bits() == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_records_and_models_may_come_in_any_order_where_the_measure_draws_nothing(name):
     worlds = worlds_for(name, True)

@@ -46,6 +46,7 @@ def test_adversary_1_equals_a_naive_twin():
     np.testing.assert_allclose(score_target(MLLeaks(), apart, view, rng=rng()), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["logistic", "tree", "forest", "mlp"])
 @pytest.mark.parametrize(("theirs", "ours"), [(3, 8), (8, 3), (5, 2)])
 def test_adversary_2_carries_over_to_a_data_set_with_other_classes_and_other_records(theirs, ours, classifier):

@@ -64,6 +64,7 @@ def test_scores_are_those_of_the_naive_twin(kind):
     np.testing.assert_allclose(scored, naive(fleet.without([0]), fleet.target(0), kind), atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_class_has_an_attack_of_its_own(kind):
     """Best balanced accuracy per class is Phi(gap / 2); with gap 3 that is 0.933, and an AUC of 0.983."""

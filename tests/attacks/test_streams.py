@@ -42,6 +42,7 @@ def fleet(members, models, *, left_out=0.0, seed=0):
     return Reference(ids, labels, logits, side=side, population=population, before=before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", [(8, 16, 0.0), (9, 20, 0.2), (2, 6, 0.0)], ids=["balanced", "ragged", "few"])
 @pytest.mark.parametrize("name", IN_BLOCKS)
 def test_blocks_change_nothing(monkeypatch, name, design):
@@ -92,6 +93,7 @@ def test_places_are_those_of_a_binary_search(n):
     np.testing.assert_array_equal(places(known, values), np.searchsorted(known, values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", [(8, 16, 0.0), (9, 20, 0.2)], ids=["balanced", "ragged"])
 @pytest.mark.parametrize("name", [*IN_BLOCKS, "attack_r", "attack_s", "population", "modified_entropy_by_class"])
 def test_threads_change_no_bit(monkeypatch, name, design):

@@ -53,6 +53,7 @@ def planted(rng, n=160, shape=(6, 5, 3)):
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("groups", ["apart", "overlapping", "same", "inside"])
 def test_blocks_agree_with_all_pairs(seed, groups, monkeypatch):

@@ -59,6 +59,7 @@ def test_point_is_null_where_a_rate_is_zero():
     assert epsilon_lower_bound(2, 10, 5, 10).point == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "epsilon", [0.5, pytest.param(0.0, marks=pytest.mark.slow), pytest.param(2.0, marks=pytest.mark.slow)]
 )

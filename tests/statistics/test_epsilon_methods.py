@@ -304,6 +304,7 @@ OTHER_NULL_CHOICES = [
 """The other ways to choose, in the slow stage: the quick one holds every method once."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "choice"),
     [*NULL_CHOICES, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in OTHER_NULL_CHOICES)],

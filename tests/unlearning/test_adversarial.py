@@ -244,6 +244,7 @@ def test_without_the_attacker_nothing_is_forgotten():
     assert unseen_auc(work) > unseen_auc(s.model) - 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "label"), [({"twins": 0.0}, 0), ({"projector": 16}, 1), pytest.param({}, 1, marks=pytest.mark.slow)]
 )

@@ -68,6 +68,7 @@ def replayed(recipe, first, forget=FORGET, *, data=None, seed=2):
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [SGD, ADAMW], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_with_every_gradient_computed_it_is_the_training_without_the_records(recipe, share):

@@ -117,6 +117,7 @@ def test_a_class_is_forgotten_at_the_head():
     assert accuracy(model, request.retain) > 0.85
 
 
+@pytest.mark.slow
 def test_layers_without_a_rule_are_refused_on_the_way_and_not_before_it():
     vit, norm = network_subject("vit"), network_subject("groupnorm")
     for subject in (vit, norm):

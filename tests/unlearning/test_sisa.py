@@ -49,6 +49,7 @@ def own_subject():
 CONTRACT = method_contract({"sisa": METHODS["sisa"]}, own_subject, settings={"sisa": {"shards": 3, "slices": 3}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [c for _, c in CONTRACT], ids=[i for i, _ in CONTRACT])
 def test_contract(check):
     check()
