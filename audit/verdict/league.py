@@ -275,8 +275,11 @@ def _farthest(seeds: Sequence[Sequence[tuple[str, Estimate]]]) -> Estimate:
     value, distances = best.value or 0.0, [_distance(mean) for mean in means]
     near, far = (max(ends) for ends in zip(*distances, strict=True))
     near, far = min(near, abs(value - 0.5)), max(far, abs(value - 0.5))
-    low, high = (0.5 + near, 0.5 + far) if value >= 0.5 else (0.5 - far, 0.5 - near)
-    return Estimate(value, _interval(low if near else 0.5 - far, high if near else 0.5 + far, best), n=best.n)
+    if near == 0:
+        low, high = 0.5 - far, 0.5 + far  # which side it lies on is open
+    else:
+        low, high = (0.5 + near, 0.5 + far) if value > 0.5 else (0.5 - far, 0.5 - near)
+    return Estimate(value, _interval(low, high, best), n=best.n)
 
 
 def _distance(auc: Estimate) -> tuple[float, float]:

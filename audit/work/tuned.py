@@ -35,7 +35,12 @@ def tuned_of(subject: SubjectPlan, folder: str | Path) -> Tuned | None:
     try:
         found = _adapter().validate_json(_content(folder, subject.tuned))
     except ValidationError as error:
-        raise InvalidInput(f"{where} is no file of `mnemoscope tune`: {str(error).splitlines()[0]}") from error
+        first = error.errors(include_url=False)[0]
+        place = "".join(f"{part}: " for part in first["loc"])
+        raise InvalidInput(
+            f"{where} is no file of `mnemoscope tune`: {place}{first['msg']}. Give the tuned.json "
+            "that it wrote, or leave `tuned` out for the method's own settings"
+        ) from error
     if subject.name not in found:
         raise InvalidInput(f"{where} holds nothing for this subject; it holds {', '.join(sorted(found)) or 'nothing'}")
     tuned: Tuned = found[subject.name]

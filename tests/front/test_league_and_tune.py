@@ -153,7 +153,12 @@ def test_a_ruined_model_is_not_chosen_however_near_its_metrics_are():
 def test_tuning_files_that_do_not_fit_are_refused(folder):
     plan = parse_plan(PLAN)
     (folder / "bad.json").write_text("[]")
-    for name, said in (("none.json", "cannot read"), ("bad.json", "no file of")):
+    (folder / "text.json").write_text("not JSON")
+    for name, said in (
+        ("none.json", "cannot read"),
+        ("bad.json", "no file of `mnemoscope tune`: Input should be an object. Give the tuned.json"),
+        ("text.json", "no file of `mnemoscope tune`: Invalid JSON"),
+    ):
         wrong = replace(plan, folder=str(folder), subjects=(SubjectPlan("finetune", tuned=name),))
         with pytest.raises(InvalidInput, match=said):
             run_league(wrong, store=folder / "store")

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from mnemoscope.audit.statistics.trials import Estimate, Interval
 from mnemoscope.audit.verdict.league import LeagueEntry, league_table
+from mnemoscope.audit.verdict.result import NotRun
+from mnemoscope.reports.league import render_league
 
 
 def table(factory, *subjects):
@@ -77,3 +79,12 @@ def test_a_method_that_failed_on_one_seed_has_no_row(factory):
     second = LeagueEntry("random", 1, factory.result([factory.subject("exact", shift=0.0)]))
     made = league_table([first, second], title="", digest="", level=0.95)
     assert [row.subject for row in made.rows] == ["exact"]
+
+
+def test_a_method_without_a_row_is_named_with_the_reason(factory):
+    left = NotRun("scrub on random", "it diverged in epoch 3")
+    result = factory.result([factory.subject("exact", shift=0.0)])
+    result = replace(result, not_run=(*result.not_run, left))
+    made = league_table([LeagueEntry("random", 7, result)], title="", digest="", level=0.95)
+    assert made.notes == ("No row: scrub on random, seed 7: it diverged in epoch 3",)
+    assert "it diverged in epoch 3" in render_league(made, figures=False)
