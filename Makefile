@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
 help:
 	@echo "make demo    audit four ways of deleting records, about three minutes"
 	@echo "make test    everything CI runs: lint, types, quick tests, slow stage"
-	@echo "make quick   tests without the slow stage, under two minutes"
+	@echo "make quick   tests without the slow stage, about two minutes"
 	@echo "make lint | types | slow | links | setup | clean"
 
 setup: $(STAMP)
