@@ -2,8 +2,10 @@
 
 Sources: Yeom et al. 2018 (arXiv 1709.01604) for loss and correctness, Song and Mittal 2021 (arXiv 2003.10595) for the
 rest and for thresholds by class set on shadow models. Confidence is ranked by its logit, which orders alike and does
-not saturate. Deviation: of several thresholds with the same shadow accuracy the largest is taken (fewest false
-alarms), where the release takes the first one it meets, which depends on the order of the records.
+not saturate. Deviations: of several thresholds with the same shadow accuracy the largest is taken (fewest false
+alarms), where the release takes the first one it meets, which depends on the order of the records. To pool classes on
+one curve, a loss or entropy is compared with its class's threshold by their ratio: each class decides as in the paper,
+but a difference would round to the threshold itself for the records a model is surest of, and tie them.
 """
 
 from dataclasses import dataclass
@@ -28,10 +30,16 @@ RULES = {
 }
 """Rule -> key of ``SIGNALS`` that ranks by it."""
 
+NEGATED = frozenset({"negative_loss", "negative_entropy", "negative_modified_entropy"})
+"""Signals from minus infinity to 0, which sure records approach over many orders of magnitude."""
+
 
 @dataclass(frozen=True)
 class Threshold:
-    """The signal itself, or the signal minus the threshold of the record's class.
+    """The signal itself, or how far it lies above the threshold of the record's class.
+
+    By class the score is signal minus threshold for correctness and confidence, and log(threshold / signal) for a
+    loss or entropy s <= 0, so that 0 decides in either case.
 
     Attributes:
         rule: key of ``RULES``; several queries are averaged first.
@@ -83,9 +91,16 @@ class Threshold:
         return ThresholdScorer(RULES[self.rule], np.array(found, np.float64), 0.0)
 
 
+def _comparable(signal: str, values: Floats) -> Floats:
+    """Return values whose differences compare records with a threshold: -log of minus a negated signal."""
+    if signal not in NEGATED:
+        return values
+    return -np.log(np.maximum(-values, np.finfo(np.float64).smallest_subnormal))
+
+
 @dataclass(frozen=True, eq=False)
 class ThresholdScorer:
-    """A signal with its decision threshold, None without shadow models; ``by_class`` (c,) is subtracted."""
+    """A signal with its decision threshold, None without shadow models; ``by_class`` (c,) holds class thresholds."""
 
     signal: str
     by_class: Floats | None
@@ -94,7 +109,9 @@ class ThresholdScorer:
     def score(self, view: View) -> Floats:
         """Return (n,) float64."""
         signal = view.averaged(self.signal)
-        return signal if self.by_class is None else signal - self.by_class[view.labels]
+        if self.by_class is None:
+            return signal
+        return _comparable(self.signal, signal) - _comparable(self.signal, self.by_class)[view.labels]
 
 
 def best_threshold(in_scores: Floats, out_scores: Floats) -> float:

@@ -68,7 +68,7 @@ KNOWN_ANSWERS = {
     "tests/attacks/test_threshold.py::test_global_rules_give_the_vectors_of_the_reference": (
         "loss confidence entropy modified_entropy correctness"
     ),
-    "tests/attacks/test_threshold.py::test_by_class_is_the_signal_minus_the_threshold_of_an_exhaustive_search": (
+    "tests/attacks/test_threshold.py::test_by_class_is_the_distance_from_the_threshold_of_an_exhaustive_search": (
         "loss_by_class confidence_by_class entropy_by_class modified_entropy_by_class correctness_by_class"
     ),
     "tests/attacks/test_difference.py::test_known_answer_of_the_logistic_attack": (

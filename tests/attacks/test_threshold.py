@@ -60,7 +60,7 @@ def test_class_thresholds_make_the_pooled_curve_the_class_dependent_attack(rule)
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
-def test_by_class_is_the_signal_minus_the_threshold_of_an_exhaustive_search(rule):
+def test_by_class_is_the_distance_from_the_threshold_of_an_exhaustive_search(rule):
     fleet = toy_fleet(2.0)
     rest, view = fleet.without([0]), fleet.target(0)
     signal, expected = rest.signal(RULES[rule])[..., 0], np.empty(view.n_records)
@@ -70,9 +70,42 @@ def test_by_class_is_the_signal_minus_the_threshold_of_an_exhaustive_search(rule
         inside, outside = (signal[:, column][rest.side[:, column] == side] for side in (1, 0))
         tried = {t: balanced_accuracy(inside, outside, t) for t in [*inside, *outside]}
         best = max(t for t, a in tried.items() if a >= max(tried.values()) - 1e-12)
-        expected[view.labels == label] = own[view.labels == label] - best
+        mine = own[view.labels == label]
+        by_ratio = rule in ("loss", "entropy", "modified_entropy")
+        expected[view.labels == label] = np.log(best / mine) if by_ratio else mine - best
     scored = score_target(Threshold(rule, by_class=True), rest, view, rng=RNG)
     np.testing.assert_allclose(scored, expected, rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize("rule", ["confidence", "loss", "entropy", "modified_entropy"])
+def test_by_class_orders_records_surer_than_double_precision_tells_from_one(rule):
+    n = 400
+    labels = np.repeat([0, 1], n // 2)
+    logits = np.zeros((3, n, 1, 3))
+    height = np.tile(np.linspace(20, 600, n // 2), 2)
+    logits[:, np.arange(n), 0, labels] = height
+    side = np.tile(np.arange(n) % 2, (3, 1)).astype(np.int8)
+    logits[:, labels == 1, 0, 2] = np.where(side[0, labels == 1], 3.0, 8.0)
+    fleet = Reference(np.arange(n), labels, logits, side=side)
+    view = View(np.arange(n), labels, logits[0])
+    scorer = Threshold(rule, by_class=True).fit(fleet, rng=RNG)
+    scores = scorer.score(view)
+    for label in (0, 1):
+        mine = labels == label
+        own = view.averaged(RULES[rule])[mine]
+        np.testing.assert_array_equal(np.argsort(scores[mine]), np.argsort(own))
+        assert np.unique(scores[mine]).size == np.unique(own).size > n // 4
+        np.testing.assert_array_equal(scores[mine] >= scorer.threshold, own >= scorer.by_class[label])
+
+
+def test_by_class_takes_a_loss_of_exactly_zero():
+    logits = np.zeros((2, 4, 1, 2))
+    logits[:, :, 0, 0] = [1.0, 2.0, 3.0, 1e6]
+    side = np.array([[0, 1, 0, 1]] * 2, np.int8)
+    fleet = Reference(np.arange(4), np.zeros(4, np.int64), logits, side=side)
+    scores = Threshold("loss", by_class=True).fit(fleet, rng=RNG).score(View(np.arange(4), np.zeros(4, int), logits[0]))
+    assert np.isfinite(scores).all()
+    assert (np.diff(scores) > 0).all()
 
 
 def test_a_class_without_members_inherits_the_global_threshold():
