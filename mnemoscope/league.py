@@ -26,12 +26,17 @@ DIFFICULTIES = ("high-memorisation", "low-memorisation", "entangled")
 """Kinds of forget sets that a pilot's models choose; "random" needs none."""
 
 NOTES = {
-    "procedure": "Limits on the strongest attack hold for all attacks and both tails at once, a row at a time; seeds "
-    "are averaged, and so are their limits.",
+    "procedure": "Limits on the strongest attack hold for all attacks, both tails and the AUC at once, a row at a time; "
+    "seeds are averaged, and so are their limits.",
     "one-model": "One model a seed was deleted from: attacks on single records have no more than the retrained models "
-    "to go by, and no verdict on the procedure is given; limits hold for all attacks and both tails at once, a row at "
-    "a time.",
+    "to go by, and no verdict on the procedure is given; limits hold for all attacks, both tails and the AUC at once, "
+    "a row at a time.",
 }
+
+WITHHELD = "Verdict words are withheld (league.verdicts = false in the plan): read the rates with their limits."
+
+READ = 3
+"""Numbers of an attack that places are read from: the rate in either tail, and the AUC."""
 
 
 def run_league(
@@ -58,7 +63,7 @@ def run_league(
             )
     prepared = PreparedAudit(plan, progress=progress)
     level = prepared.policy.interval_level
-    joint = {**plan.policy, "interval_level": simultaneous_level(level, 2 * len(prepared.attacks))}
+    joint = {**plan.policy, "interval_level": simultaneous_level(level, READ * len(prepared.attacks))}
     entries, files = [], []
     for forget in league.forget:
         for seed in league.seeds:
@@ -79,7 +84,8 @@ def run_league(
         readings=frozenset(m.name for m in prepared.methods if getattr(m, "reading", False)),
         references=frozenset(m.name for m in prepared.methods if m.name == "retrain"),
         results=files,
-        notes=(NOTES[league.mode],),
+        notes=(NOTES[league.mode], *([] if league.verdicts else [WITHHELD])),
+        verdicts=league.verdicts,
     )
     if out is not None:
         from mnemoscope.reports.league import write_league

@@ -58,7 +58,7 @@ class LeagueRow:
         gap: mean absolute difference to retrained models of the accuracies on forgotten, retained and test records.
         test: test accuracy minus that of retrained models.
         cost: seconds of a deletion as a fraction of retraining.
-        words: verdict of each seed.
+        words: verdict of each seed; empty where the league withholds them.
         measured: measures of each audit, values and floors averaged over seeds.
         fit: False where the models are not fit for use after it.
         reading: known from an abstract alone; never ranked.
@@ -141,11 +141,12 @@ def league_table(
     references: frozenset[str] = frozenset(),
     results: Sequence[str] = (),
     notes: Sequence[str] = (),
+    verdicts: bool = True,
 ) -> LeagueTable:
     """Make the table.
 
     Args:
-        entries: audits of the same subjects, their limits made joint over all attacks and both tails.
+        entries: audits of the same subjects, their limits made joint over all attacks, both tails and the AUC.
         title: of the plan.
         digest: of the plan.
         level: joint confidence of the limits.
@@ -153,6 +154,7 @@ def league_table(
         references: methods that the others are measured against.
         results: file of each audit.
         notes: what the reader must know.
+        verdicts: False leaves the audits' words out.
     """
     rows: list[LeagueRow] = []
     for forget in dict.fromkeys(entry.forget for entry in entries):
@@ -165,7 +167,7 @@ def league_table(
         for name in names:
             run = [{f.attack for f in _after(subject)} for subject in _named(chosen, name)]
             failed[name] = sorted(attack for attack in every if not all(attack in one for one in run))
-        rows += _ranked(made, failed)
+        rows += _ranked(made if verdicts else [replace(row, words=()) for row in made], failed)
     first = entries[0].result
     missing = [
         f"No row: {left.what}, seed {entry.seed}: {left.why}"

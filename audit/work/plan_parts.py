@@ -204,6 +204,7 @@ class LeaguePlan:
             what large models and whole classes allow, and withholds per-record attacks.
         references: "one-model": models retrained without the forgotten records, a seed.
         share: "procedure": which share of the plan's audited records a set by difficulty takes.
+        verdicts: False leaves the verdict words out of the table and its page: few models bear none worth quoting.
     """
 
     forget: Annotated[tuple[Text, ...], Field(min_length=1)] = ("random",)
@@ -211,6 +212,7 @@ class LeaguePlan:
     mode: Literal["procedure", "one-model"] = "procedure"
     references: Annotated[int, Field(ge=2)] = 3
     share: Annotated[float, Field(gt=0, lt=1)] = 1 / 3
+    verdicts: bool = True
 
     __pydantic_config__ = STRICT
 

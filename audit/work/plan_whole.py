@@ -128,7 +128,8 @@ class Plan:
             for f in dataclasses.fields(self)
             if f.name not in {"folder", "runtime", "recipe", "league"}
         }
-        for later in ("validation", "records"):  # plans made before there were such keys keep their digest
+        # Plans made before there were such keys keep their digest.
+        for later in ("validation", "records"):
             if not parts["design"][later]:
                 del parts["design"][later]
         if parts["design"]["requests"] == 1:
@@ -140,6 +141,8 @@ class Plan:
                 subject["tuned_digest"] = tuned_digest(self.folder, subject["tuned"])
         if self.league is not None:
             parts["league"] = as_json(self.league)
+            if self.league.verdicts:
+                del parts["league"]["verdicts"]
         if self.design.records is not None:
             path = Path(selection_beside(self.folder, self.design.records))
             if str(path) != self.design.records and path.is_file():

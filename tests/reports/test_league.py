@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from mnemoscope.audit.statistics.trials import Estimate, Interval
 from mnemoscope.audit.verdict.league import LeagueEntry, league_table
 from mnemoscope.audit.verdict.result import NotRun
@@ -79,6 +81,15 @@ def test_a_method_that_failed_on_one_seed_has_no_row(factory):
     second = LeagueEntry("random", 1, factory.result([factory.subject("exact", shift=0.0)]))
     made = league_table([first, second], title="", digest="", level=0.95)
     assert [row.subject for row in made.rows] == ["exact"]
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_league_shows_the_words_or_withholds_them(factory, shown):
+    subject = factory.subject("leaky", shift=2.0)
+    entries = [LeagueEntry("random", 0, factory.result([subject]))]
+    made = league_table(entries, title="", digest="", level=0.95, verdicts=shown)
+    assert made.rows[0].words == ((subject.verdict.word,) if shown else ())
+    assert (subject.verdict.word in render_league(made, figures=False)) == shown
 
 
 def test_a_method_without_a_row_is_named_with_the_reason(factory):
