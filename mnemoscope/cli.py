@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from mnemoscope import api
 from mnemoscope.audit.errors import AuditError
+from mnemoscope.cli_evidence import register
 from mnemoscope.guard import LARGEST_SEED
 from mnemoscope.progress import Progress, progress_for
 
@@ -323,6 +324,9 @@ def report(
 def schema() -> None:
     """Print the JSON Schema of result.json."""
     typer.echo(api.schema())
+
+
+register(app)
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ __all__ = [
     "Verdict",
 ]
 
-SCHEMA_VERSION = "1.4.0"
+SCHEMA_VERSION = "1.5.0"
 
 Word = Literal["WITHIN BOUND", "OUTSIDE BOUND", "INCONCLUSIVE", "NOT ASSESSED"]
 Tier = Literal["A", "B", "C", "D"]
