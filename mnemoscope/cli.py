@@ -157,7 +157,7 @@ def run(
 
 @app.command(rich_help_panel="Audit")
 def league(plan: PlanFile, out: Out = Path("runs/league"), store: Store = DEFAULT_STORE) -> None:
-    """Rank ways of deleting by what the strongest attack still finds, on the forget sets of the plan's [league]."""
+    """Rank ways of deleting by what the strongest attack still finds, on the forget sets of the plan's league table."""
     from mnemoscope.reports.league import league_lines
 
     with progress_for() as progress:

@@ -26,8 +26,8 @@ DIFFICULTIES = ("high-memorisation", "low-memorisation", "entangled")
 """Kinds of forget sets that a pilot's models choose; "random" needs none."""
 
 NOTES = {
-    "procedure": "Limits on the strongest attack hold for all attacks, both tails and the AUC at once, a row at a time; "
-    "seeds are averaged, and so are their limits.",
+    "procedure": "Limits on the strongest attack hold for all attacks, both tails and the AUC at once, a row at a "
+    "time; seeds are averaged, and so are their limits.",
     "one-model": "One model a seed was deleted from: attacks on single records have no more than the retrained models "
     "to go by, and no verdict on the procedure is given; limits hold for all attacks, both tails and the AUC at once, "
     "a row at a time.",
