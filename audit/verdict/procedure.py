@@ -13,25 +13,21 @@ from numpy.typing import NDArray
 from mnemoscope.audit.answers.defences import Defence
 from mnemoscope.audit.answers.games import GAMES
 from mnemoscope.audit.answers.protocols import Attack, score_fleet
+from mnemoscope.audit.answers.views import Reference
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.rng import generator
-from mnemoscope.audit.statistics.fleet import FleetRate, FleetScores
 from mnemoscope.audit.statistics.measures import Measure
-from mnemoscope.audit.statistics.trials import Estimate
-from mnemoscope.audit.verdict.claims import claim_endpoint
 from mnemoscope.audit.verdict.controls import NegativeControl, negative_control
-from mnemoscope.audit.verdict.endpoints import (
-    TAILS,
-    equivalence_endpoints,
-    exposure_endpoints,
-    precision_gate,
-    rate_endpoints,
-    retained_endpoint,
-    utility_endpoint,
-)
 from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.procedure_beside import Beside
+from mnemoscope.audit.verdict.procedure_decision import (
+    SharedScores,
+    SubjectScores,
+    decide_endpoints,
+    positive_control,
+    precision,
+)
 from mnemoscope.audit.verdict.procedure_describe import Description
 from mnemoscope.audit.verdict.procedure_input import Alternative, FleetAnswers, ProcedureInput
 from mnemoscope.audit.verdict.procedure_scores import ScoredFleets
@@ -42,7 +38,6 @@ from mnemoscope.audit.verdict.result import (
     ModelGroup,
     Reconstructed,
     Subject,
-    Tail,
 )
 from mnemoscope.audit.verdict.rules import decide
 
@@ -83,21 +78,44 @@ class ProcedureAudit(ScoredFleets):
         self.beside = Beside(self, measures, defences, alternatives)
 
     @cached_property
+    def shared_scores(self) -> SharedScores:
+        """What every subject is held against, scored once."""
+        inputs, alpha = self.inputs, self.alpha
+        stays = alpha is not None and bool((inputs.role == Role.KEPT).any())
+        known = () if alpha is None else self.attacks.items()
+        return SharedScores(
+            role=inputs.role,
+            fold=inputs.design.fold,
+            primary=self.primary.name,
+            alpha=alpha,
+            retrained={name: self.shared(attack, "forgetting", "retrained") for name, attack in known},
+            no_op=None if alpha is None else self.shared(self.primary, "forgetting", "before"),
+            before=None if alpha is None else self.shared(self.primary, "membership", "before"),
+            retained=self.shared(self.primary, "retention", "retrained") if stays else None,
+            correct=None if inputs.retrained.test is None else self.correct(inputs.retrained.test),
+        )
+
+    def subject_scores(
+        self, after: FleetAnswers, reference: Reference, trained_against: Sequence[str] = ()
+    ) -> SubjectScores:
+        """Score one fleet after deletion: all that its endpoints rest on; ``reference`` holds the same answers."""
+        shared = self.shared_scores
+        margin = None
+        if self.alpha is not None:
+            margin = self.asked(None, reference).signal("margin").mean(axis=2)
+        return SubjectScores(
+            shared=shared,
+            after={name: self.score(attack, "forgetting", reference) for name, attack in self.attacks.items()},
+            margin=margin,
+            retained=None if shared.retained is None else self.score(self.primary, "retention", reference),
+            correct=None if after.test is None else self.correct(after.test),
+            trained_against=tuple(trained_against),
+        )
+
+    @cached_property
     def positive_control(self) -> GateResult:
         """G1: the primary attack must see no-op unlearning, with the endpoint's own reference budget."""
-        title = "positive control"
-        if self.alpha is None:
-            return GateResult("G1", title, "no alpha", "not run", "the counts bear no rate", "INCONCLUSIVE")
-        bound = self.policy.tpr_bound(self.alpha)
-        parts, passed = [], False
-        for name, game in (("no-op", "forgetting"), ("before model", "membership")):
-            rate = self.shared(self.primary, game, "before").rates([self.alpha])[0]
-            lower = rate.tpr_estimate(self.policy.level, "lower")
-            parts.append(f"{name} {rate.tp} of {rate.n_in} ({rate.tpr:.1%}, at least {lower.low:.1%})")
-            if name == "no-op":
-                passed = lower.low is not None and lower.low > bound
-        rule = f"lower limit of TPR at {self.alpha:.1%} FPR above {bound:.1%} on no-op unlearning"
-        return GateResult("G1", title, rule, "pass" if passed else "fail", "; ".join(parts), "INCONCLUSIVE")
+        return positive_control(self.shared_scores, self.policy)
 
     @cached_property
     def control(self) -> NegativeControl | None:
@@ -151,7 +169,7 @@ class ProcedureAudit(ScoredFleets):
         trained_against: Sequence[str] = (),
         structure: Endpoint | None = None,
         reconstructed: Sequence[Reconstructed] = (),
-        on_scores: Callable[[FleetScores], None] | None = None,
+        on_scores: Callable[[SubjectScores], None] | None = None,
     ) -> Subject:
         """Audit one deletion procedure.
 
@@ -169,45 +187,24 @@ class ProcedureAudit(ScoredFleets):
             trained_against: attacks the method trained against; they are no evidence for it.
             structure: P6, from whoever holds the models themselves.
             reconstructed: what attacks that recover data reached, from the same.
-            on_scores: given the primary attack's scores in the forgetting game.
+            on_scores: given the scores that the endpoints rest on.
 
         Returns:
             The subject with its verdict and all numbers behind it.
         """
-        inputs, policy, alpha = self.inputs, self.policy, self.alpha
-        reference = inputs.reference(after)
-        scored = {a: self.score(attack, "forgetting", reference) for a, attack in self.attacks.items()}
+        policy = self.policy
+        reference = self.inputs.reference(after)
+        scores = self.subject_scores(after, reference, trained_against)
+        scored = dict(scores.after)
         if on_scores is not None:
-            on_scores(scored[self.primary.name])
-        endpoints: list[Endpoint] = [] if structure is None else [structure]
-        own_gates = [self.positive_control, self.negative_control]
-        if alpha is not None:
-            for attack_name, scores in scored.items():
-                if attack_name in trained_against:
-                    continue
-                endpoints += self._pair_endpoints(attack_name, scores, alpha)
-            values = self.asked(None, reference).signal("margin").mean(axis=2)
-            side = GAMES["forgetting"].side(inputs.role)
-            endpoints += exposure_endpoints("per-record margin", values, side, policy, alpha)
-            if (inputs.role == Role.KEPT).any():
-                kept = self.score(self.primary, "retention", reference).rates([alpha])[0]
-                twin = self.shared(self.primary, "retention", "retrained").rates([alpha])[0]
-                endpoints.append(retained_endpoint(self.primary.name, kept, twin, policy, alpha))
-            primary_scores = scored[self.primary.name]
-            at = {tail: primary_scores.rates([alpha], tail)[0] for tail in TAILS}
-            own_gates.append(precision_gate(at, policy, alpha))
-        else:
-            own_gates.append(
-                GateResult("G3", "precision", "an alpha that the counts bear", "fail", "none", "INCONCLUSIVE")
-            )
-            endpoints.append(self._no_alpha())
+            on_scores(scores)
+        endpoints = [*(() if structure is None else (structure,)), *decide_endpoints(scores, policy)]
+        own_gates = [self.positive_control, self.negative_control, precision(scores, policy)]
         utility = self.description.utility(after)
-        if after.test is not None and inputs.retrained.test is not None:
-            endpoints.append(utility_endpoint(self.correct(after.test), self.correct(inputs.retrained.test), policy))
         limits = limits_of("procedure", has_fleet=True, process_evidence=process_evidence, policy=policy)
         all_gates = (*own_gates, *gates)
         verdict = decide(
-            endpoints, all_gates, policy=policy, limits=limits, alpha=alpha, flags=flags, failures=failures
+            endpoints, all_gates, policy=policy, limits=limits, alpha=self.alpha, flags=flags, failures=failures
         )
         findings, curves, shapes = self.description.findings(reference, scored)
         subject = Subject(
@@ -231,37 +228,3 @@ class ProcedureAudit(ScoredFleets):
         )
         self.forget_others()
         return subject
-
-    def _no_alpha(self) -> Endpoint:
-        """P1 left open, not lost: the counts bear no decision, which is INCONCLUSIVE and no failure of the audit."""
-        m, n = self.inputs.role.shape
-        detail = (
-            f"{m} models and {n} audited records bear no rate: at none of the candidates would the rule say WITHIN "
-            f"BOUND in {self.policy.min_power:.0%} of audits where nothing leaks"
-        )
-        return Endpoint(
-            "P1", "TPR, residual", self.primary.name, True, True, Estimate(None, reason=detail),
-            self.policy.tpr_ratio, "undecided", None, detail,
-        )  # fmt: skip
-
-    def _pair_endpoints(self, attack: str, scores: FleetScores, alpha: float) -> list[Endpoint]:
-        primary = attack == self.primary.name
-        twin = self.shared(self.attacks[attack], "forgetting", "retrained")
-        at: dict[Tail, FleetRate] = {tail: scores.rates([alpha], tail)[0] for tail in TAILS}
-        at_twin: dict[Tail, FleetRate] = {tail: twin.rates([alpha], tail)[0] for tail in TAILS}
-        claims = [] if self.policy.claimed_epsilon is None else [self._claim(attack, t, r) for t, r in at.items()]
-        return [
-            *claims,
-            *rate_endpoints(attack, primary, at, self.policy, alpha),
-            *equivalence_endpoints(attack, primary, at, at_twin, scores.auc(), twin.auc(), self.policy, alpha),
-        ]
-
-    def _claim(self, attack: str, tail: Tail, rate: FleetRate) -> Endpoint:
-        def tpr_low(level: float) -> float:
-            return rate.tpr_estimate(level, "lower").low or 0.0
-
-        def fpr_high(level: float) -> float:
-            high = rate.fpr_estimate(level, "upper").high
-            return 1.0 if high is None else high
-
-        return claim_endpoint(attack, attack == self.primary.name, tail, tpr_low, fpr_high, self.policy)
