@@ -17,6 +17,7 @@ from mnemoscope.audit.verdict.onemodel import PROBABLY_WRONG, TESTED, audit_one_
 from mnemoscope.audit.verdict.onemodel_input import OneModelInput, leave_out_uncovered, runnable
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy, load_policy
+from mnemoscope.audit.verdict.policy_file import policy_record
 from mnemoscope.audit.verdict.result import AuditResult, Check, Cost, Endpoint, GateResult
 from mnemoscope.companions import Workbench, checkpoints_in
 from mnemoscope.compared_models import members_file, retrained_answers, shadow_answers
@@ -202,7 +203,7 @@ def run_compare(question: Comparison, *, progress: Progress | None = None) -> Au
         mode="one-model",
         created_at=timestamp(),
         data=data_summary(dataset, records, (*checks, *own, accuracy)),
-        plan=found.plan,
+        plan=replace(found.plan, decided=policy_record(question.policy)),
         limits=found.limits,
         subjects=(
             replace(

@@ -27,6 +27,7 @@ from mnemoscope.audit.verdict.onemodel_gates import PROBABLY_WRONG, sanity_check
 from mnemoscope.audit.verdict.onemodel_input import OneModelInput, runnable
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy, load_policy
+from mnemoscope.audit.verdict.policy_file import policy_record
 from mnemoscope.audit.verdict.result import (
     AuditResult,
     Cost,
@@ -211,7 +212,7 @@ def run_one_model_round(
         mode="one-model",
         created_at=timestamp(),
         data=bench.summary(),
-        plan=replace(plan_summary, digest=plan.digest),
+        plan=replace(plan_summary, digest=plan.digest, decided=policy_record(plan.policy)),
         limits=limits,
         subjects=tuple(subjects),
         environment=environment(str(data.device)),

@@ -19,8 +19,9 @@ from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import AuditResult, Cost, Endpoint, GateResult, ModelGroup, NotRun, Subject
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan
 from mnemoscope.audit.work.tuned import resolved_settings, tuned_of
+from mnemoscope.commitment import commit_plan
 from mnemoscope.planned_records import data_checks, data_summary, refuse_changed_data
-from mnemoscope.preparation import DP_DELTA, PreparedAudit, commit_plan
+from mnemoscope.preparation import DP_DELTA, PreparedAudit
 from mnemoscope.progress import Progress
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 from mnemoscope.reconstruction import coverage, reconstruct
@@ -71,7 +72,8 @@ def run_plan(
     stages = stages_of(prepared)
     whole = stages[-1].prepared  # everything that is to be forgotten is forgotten there
     checks, data_gates = data_checks(whole)
-    committed = commit_plan(plan, prepared.alpha, out)
+    commitment = commit_plan(plan, prepared.alpha, out)
+    committed = commitment.before_scores
     private = _private_fleets(prepared, opened)
     chain = RequestChain(prepared)
     found: dict[str, list[Subject]] = {wanted.name: [] for wanted in prepared.subjects}
@@ -128,7 +130,7 @@ def run_plan(
         mode="procedure",
         created_at=timestamp(),
         data=data_summary(whole, checks),
-        plan=prepared.plan_summary(committed),
+        plan=prepared.plan_summary(commitment),
         limits=limits_of("procedure", has_fleet=True, policy=prepared.policy),
         subjects=subjects,
         environment=environment(workspace.device_name),

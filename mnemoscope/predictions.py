@@ -45,6 +45,7 @@ from mnemoscope.audit.verdict.onemodel import OneModelAudit, audit_one_model, pl
 from mnemoscope.audit.verdict.onemodel_input import OneModelInput
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy, load_policy
+from mnemoscope.audit.verdict.policy_file import policy_record
 from mnemoscope.audit.verdict.result import AuditResult, Cost, DataSummary
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 from mnemoscope.published_numbers import published_numbers
@@ -124,7 +125,7 @@ def run_scores(
         mode=mode,
         created_at=timestamp(),
         data=data,
-        plan=found.plan,
+        plan=replace(found.plan, decided=policy_record(policy)),
         limits=found.limits,
         subjects=(subject,),
         environment=environment("cpu"),

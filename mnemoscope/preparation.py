@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,13 +28,14 @@ from mnemoscope.audit.rng import child_seed
 from mnemoscope.audit.statistics.measures import Canaries, Measure
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.policy import Policy, load_policy
+from mnemoscope.audit.verdict.policy_file import policy_record
 from mnemoscope.audit.verdict.power import Power, choose_alpha, least_power
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import Cost, PlanSummary
 from mnemoscope.audit.work.keys import content_key
 from mnemoscope.audit.work.plan import Plan, SubjectPlan, nearest
+from mnemoscope.commitment import Commitment
 from mnemoscope.progress import Progress, Quiet
-from mnemoscope.provenance import timestamp
 from mnemoscope.unlearning import DEFAULT_METHODS
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from mnemoscope.audit.records.datasets import Dataset
     from mnemoscope.audit.work.store import Store
 
-__all__ = ["DEFAULT_SUBJECTS", "DP_DELTA", "PreparedAudit", "Stopwatch", "commit_plan"]
+__all__ = ["DEFAULT_SUBJECTS", "DP_DELTA", "PreparedAudit", "Stopwatch"]
 
 REQUESTS = {"records": "single records", "class": "a class"}
 """Kinds of requests that a plan can make, in words."""
@@ -374,7 +374,7 @@ class PreparedAudit:
     def _count(self, role: Role) -> int:
         return int((self.design.role[0] == role).sum())
 
-    def plan_summary(self, committed: bool) -> PlanSummary:
+    def plan_summary(self, commitment: Commitment) -> PlanSummary:
         """What was fixed before the first score."""
         chosen = next((p for p in self.powers if p.alpha == self.alpha), None)
         none = Estimate(None, reason=f"no candidate alpha has a power of {self.policy.min_power:.0%} with these counts")
@@ -387,8 +387,10 @@ class PreparedAudit:
             alpha_source="given" if self.policy.alpha is not None else "chosen from counts",
             power=none if chosen is None else chosen.estimate(),
             power_by_alpha={f"{p.alpha:g}": p.value for p in self.powers},
-            committed_before_scores=committed,
+            committed_before_scores=commitment.before_scores,
             seed=self.plan.seed,
+            decided=policy_record(self.plan.policy),
+            deviations=commitment.deviations,
         )
 
 
@@ -415,21 +417,3 @@ def plan_design(plan: Plan, dataset: "Dataset") -> Design:
         folds=d.folds,
         seed=child_seed(plan.seed, "design"),
     )
-
-
-def commit_plan(plan: Plan, alpha: float | None, out: Path | None) -> bool:
-    """Fix the plan's digest before the first score; False where another plan was committed for the same output."""
-    if out is None:
-        return True
-    path = out / "plan.json"
-    committed = True
-    if path.exists():
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            earlier = {}
-        committed = earlier.get("digest") == plan.digest or not (out / "result.json").exists()
-    out.mkdir(parents=True, exist_ok=True)
-    document = {"digest": plan.digest, "alpha": alpha, "committed_at": timestamp(), "plan": plan.as_dict()}
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return committed

@@ -9,10 +9,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal, get_args
 
 from mnemoscope.audit.errors import InvalidInput
 
-__all__ = ["POWER_SHOWN_AT_MOST", "Policy", "load_policy"]
+__all__ = ["BESIDE", "POWER_SHOWN_AT_MOST", "Policy", "load_policy", "policy_values"]
 
 POWER_SHOWN_AT_MOST = 0.98
 """A simulated power of 1.00 would promise more than 200 simulated audits can know."""
@@ -22,7 +23,16 @@ _RATES = (
     "drift_level", "auc_margin", "utility_margin", "max_duplicate_share",
 )  # fmt: skip
 _OPTIONAL_RATES = ("alpha", "tpr_margin", "exposure_bound", "retained_bound")
+BESIDE = ("owner", "reason", "reasons", "gate")
+"""What may stand beside the bounds in a policy; ``policy_file`` reads it."""
+
+LARGEST_FILE = 1 << 20
+"""Bytes of a policy file: a few hundred lines fit many times over."""
+
 _COUNTS = ("min_references", "references_for_a", "control_permutations", "power_runs")
+
+
+Profile = Literal["full", "smoke"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,8 @@ class Policy:
         power_retained_factor: TPR of retained records assumed in the power simulation, in units of alpha.
         claimed_epsilon: P7: epsilon of a claim of certified removal that is to be tested; None = no claim.
         claimed_delta: P7: delta of the claim, in [0, 1).
+        profile: "full", or "smoke" for a run that only shows that the pipeline works: its word is NOT ASSESSED on
+            purpose, whatever the numbers are.
     """
 
     alpha: float | None = None
@@ -97,6 +109,7 @@ class Policy:
     power_retained_factor: float = 10.0
     claimed_epsilon: float | None = None
     claimed_delta: float = 0.0
+    profile: Profile = "full"
 
     def __post_init__(self) -> None:
         for name in (*_RATES, *_OPTIONAL_RATES, "duplicate_distance", "near_chance"):
@@ -132,6 +145,8 @@ class Policy:
             raise InvalidInput(f"policy.primary_order={self.primary_order!r}: must hold names of attacks")
         if self.primary_attack is not None and not (isinstance(self.primary_attack, str) and self.primary_attack):
             raise InvalidInput(f"policy.primary_attack={self.primary_attack!r}: must be the name of an attack")
+        if self.profile not in get_args(Profile):
+            raise InvalidInput(f"policy.profile={self.profile!r}: allowed are 'full' and 'smoke'")
 
     def tpr_bound(self, alpha: float) -> float:
         """P1's bound on the TPR at this alpha (also G1's and G3's)."""
@@ -186,6 +201,8 @@ class Policy:
         import rfc8785
 
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if values["profile"] == "full":  # policies made before there was such a key keep their digest
+            del values["profile"]
         return "sha256:" + hashlib.sha256(rfc8785.dumps(values)).hexdigest()
 
 
@@ -193,7 +210,8 @@ def load_policy(source: "Policy | Path | str | Mapping[str, object] | None" = No
     """Read a policy; what is not given keeps its default.
 
     Args:
-        source: a TOML file (keys at the top or under ``[policy]``), a mapping, a ``Policy``, or None = defaults.
+        source: a TOML file (keys at the top or under ``[policy]``), a mapping, a ``Policy``, or None = defaults. What
+            stands beside the bounds (``BESIDE``) is checked and left to ``policy_file.read_policy``.
 
     Raises:
         InvalidInput: the file cannot be read, a key is unknown (the nearest is suggested), or a value is not allowed.
@@ -205,13 +223,11 @@ def load_policy(source: "Policy | Path | str | Mapping[str, object] | None" = No
         return Policy()
     if isinstance(source, Policy):
         return source
-    values = _read_toml(Path(source)) if isinstance(source, str | Path) else dict(source)
-    inner = values.get("policy")
-    if isinstance(inner, Mapping):
-        extra = sorted(set(values) - {"policy"})
-        if extra:
-            raise InvalidInput(f"policy: keys {', '.join(extra)} stand outside of [policy]; move them into it")
-        values = dict(inner)
+    values = policy_values(source)
+    if any(key in values for key in BESIDE):
+        from mnemoscope.audit.verdict.policy_file import read_policy
+
+        return read_policy(values).bounds
     known = [f.name for f in fields(Policy)]
     for key in values:
         if key not in known:
@@ -225,13 +241,40 @@ def load_policy(source: "Policy | Path | str | Mapping[str, object] | None" = No
     return Policy(**clean)  # type: ignore[arg-type]
 
 
+def policy_values(source: "Path | str | Mapping[str, object]") -> dict[str, object]:
+    """Return the keys of a policy in one flat mapping, with what stands beside the bounds (``BESIDE``) as it is.
+
+    Args:
+        source: a TOML file, or a mapping: keys at the top, or bounds under ``[policy]``.
+
+    Raises:
+        InvalidInput: the file cannot be read, or a key stands where it cannot.
+    """
+    values = _read_toml(Path(source)) if isinstance(source, str | Path) else dict(source)
+    inner = values.get("policy")
+    if not isinstance(inner, Mapping):
+        return values
+    extra = sorted(set(values) - {"policy", *BESIDE})
+    if extra:
+        raise InvalidInput(f"policy: keys {', '.join(extra)} stand outside of [policy]; move them into it")
+    outside = {key: value for key, value in values.items() if key != "policy"}
+    twice = sorted(set(outside) & set(inner))
+    if twice:
+        raise InvalidInput(f"policy: {', '.join(twice)} is given both inside and outside of [policy]; give it once")
+    return {**inner, **outside}
+
+
 def _read_toml(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as stream:
-            return tomllib.load(stream)
+            data = stream.read(LARGEST_FILE + 1)
     except OSError as error:
         raise InvalidInput(
             f"policy file {path}: cannot be read ({error.strerror}); give an existing TOML file"
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    if len(data) > LARGEST_FILE:
+        raise InvalidInput(f"policy file {path}: is larger than {LARGEST_FILE:,} bytes; is it a policy?")
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"policy file {path}: is not valid TOML ({error}); correct it") from error

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.policy_record import Deviation, PolicyRecord
 from mnemoscope.audit.verdict.request_rows import RequestRow
 from mnemoscope.audit.verdict.tuned import Tuned
 
@@ -414,6 +415,8 @@ class PlanSummary:
         power_by_alpha: the same for each candidate alpha ("0.01" -> 0.98).
         committed_before_scores: False makes the audit exploratory.
         seed: root seed.
+        decided: who decided the policy, why, and the gate's rules that were fixed with it; None where it says nothing.
+        deviations: what differs from the plan that was committed first; only an exploratory audit has any.
     """
 
     digest: str
@@ -426,6 +429,8 @@ class PlanSummary:
     power_by_alpha: dict[str, float]
     committed_before_scores: bool
     seed: int
+    decided: PolicyRecord | None = None
+    deviations: tuple[Deviation, ...] = ()
 
 
 @dataclass(frozen=True)

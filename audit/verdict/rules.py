@@ -103,7 +103,8 @@ def decide(
         return _verdict(
             "NOT ASSESSED", None, f"This input can say at most: {limits.may_say}.",
             [f"It cannot say {limits.cannot_say}."], all_flags, None,
-            hint or "Answers of the models before and after deletion, on forget and never-seen records.",
+            "The same audit with policy.profile = 'full'." if policy.profile == "smoke"
+            else hint or "Answers of the models before and after deletion, on forget and never-seen records.",
         )  # fmt: skip
     if broken:
         return _verdict(

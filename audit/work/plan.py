@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.verdict.policy import policy_values
 from mnemoscope.audit.work.keys import Json, plain_json
 from mnemoscope.audit.work.plan_parts import (
     AttackSpec,
@@ -122,7 +123,6 @@ def load_plan(path: Path) -> Plan:
 
 def _policy_file(path: Path) -> Json:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput(f"policy={path.name!r} cannot be read as TOML: {error}") from error
-    return plain_json(raw.get("policy", raw), "policy")
+        return plain_json(policy_values(path), "policy")
+    except InvalidInput as error:
+        raise InvalidInput(f"policy={path.name!r}: {error}") from error

@@ -89,6 +89,7 @@ def test_digest_moves_with_every_field_and_values_are_flat() -> None:
     changed = {
         "alpha": 0.01, "tpr_margin": 0.02, "exposure_bound": 0.02, "retained_bound": 0.1, "primary_attack": "x",
         "alpha_candidates": (0.1,), "primary_order": ("a",), "claimed_epsilon": 2.0, "claimed_delta": 1e-5,
+        "profile": "smoke",
     }  # fmt: skip
     for field in dataclasses.fields(Policy):
         value = getattr(base, field.name)
