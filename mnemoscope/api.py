@@ -3,14 +3,17 @@
 Functions that audit return an ``AuditResult`` and leave ``result.json`` and the report in ``out``.
 """
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from mnemoscope.api_evidence import declare_new
 from mnemoscope.progress import Progress, Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mnemoscope.audit.verdict.declared import Declared
     from mnemoscope.audit.verdict.league import LeagueTable
     from mnemoscope.audit.verdict.policy import Policy
     from mnemoscope.audit.verdict.result import AuditResult
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "adopt",
     "compare",
+    "declare_new",
     "demo",
     "exit_code",
     "export",
@@ -48,6 +52,7 @@ def demo(
     store: str | Path = STORE,
     seed: int = 0,
     device: str = "auto",
+    declarations: "Declared | Path | str | None" = None,
     progress: Progress | None = None,
 ) -> "AuditResult":
     """Audit several ways of deleting records from a small model of real digits.
@@ -57,15 +62,18 @@ def demo(
         store: folder of finished work; a second call reuses it.
         seed: root of every random draw.
         device: "auto", "cpu", "cuda", ...
+        declarations: what somebody states beside the numbers, a TOML file.
         progress: told of steps; None tells nobody.
     """
+    from mnemoscope.audit.verdict.declared_file import load_declared
     from mnemoscope.guard import check_out, check_seed
     from mnemoscope.pipeline import demo_plan, run_plan
 
     check_seed(seed)
     check_out(out)
+    declared = load_declared(declarations)
     plan = demo_plan(seed=seed, device=device)
-    return run_plan(plan, store=str(store), out=Path(out), progress=progress or Quiet())
+    return run_plan(plan, store=str(store), out=Path(out), progress=progress or Quiet(), declared=declared)
 
 
 def run(
@@ -73,19 +81,23 @@ def run(
     *,
     out: str | Path = "runs/audit",
     store: str | Path = STORE,
+    declarations: "Declared | Path | str | None" = None,
     progress: Progress | None = None,
 ) -> "AuditResult":
     """Carry out a plan; what a former call finished is taken from the store.
 
     Raises:
-        InvalidInput: the plan cannot be read or an entry is not allowed; nothing was computed.
+        InvalidInput: the plan or the declarations cannot be read or an entry is not allowed; nothing was computed.
     """
+    from mnemoscope.audit.verdict.declared_file import load_declared
     from mnemoscope.audit.work.plan import load_plan
     from mnemoscope.guard import check_out
     from mnemoscope.pipeline import run_plan
 
     check_out(out)
-    return run_plan(load_plan(Path(plan)), store=str(store), out=Path(out), progress=progress or Quiet())
+    declared = load_declared(declarations)
+    made = load_plan(Path(plan))
+    return run_plan(made, store=str(store), out=Path(out), progress=progress or Quiet(), declared=declared)
 
 
 def compare(
@@ -97,6 +109,7 @@ def compare(
     holdout: str,
     *,
     out: str | Path | None = "runs/compare",
+    declarations: "Declared | Path | str | None" = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> "AuditResult":
@@ -110,16 +123,19 @@ def compare(
         forget: records asked to be forgotten: keys, ids, a folder, ``class:3``, ``random:600``, a CSV file.
         holdout: records that neither model ever saw, in the same forms.
         out: folder that receives ``result.json`` and the report; None writes nothing.
+        declarations: what somebody states beside the numbers, a TOML file.
         progress: told of steps; None tells nobody.
         options: further fields of ``mnemoscope.comparison.Comparison``, e.g. ``references=5``.
     """
+    from mnemoscope.audit.verdict.declared_file import load_declared
     from mnemoscope.comparison import Comparison, run_compare
     from mnemoscope.guard import check_out
     from mnemoscope.reports.html import write_report
 
     check_out(out)
+    declared = load_declared(declarations)
     question = Comparison(Path(before), Path(after), Path(model), str(data), forget, holdout, **options)
-    result = run_compare(question, progress=progress or Quiet())
+    result = replace(run_compare(question, progress=progress or Quiet()), declared=declared)
     if out is not None:
         write_report(result, Path(out))
     return result
@@ -132,6 +148,7 @@ def scores(
     policy: "Policy | Path | str | None" = None,
     alpha: float | None = None,
     seed: int = 0,
+    declarations: "Declared | Path | str | None" = None,
     progress: Progress | None = None,
 ) -> "AuditResult":
     """Audit recorded predictions alone, from one ``.npz`` file; torch is not needed.
@@ -139,6 +156,7 @@ def scores(
     Raises:
         InvalidInput: an array is missing, has a wrong shape or values, or the file would have to be unpickled.
     """
+    from mnemoscope.audit.verdict.declared_file import load_declared
     from mnemoscope.guard import check_out, check_seed
     from mnemoscope.predictions import run_scores
     from mnemoscope.reports.html import write_report
@@ -146,7 +164,8 @@ def scores(
     del progress  # seconds of work without steps worth telling
     check_seed(seed)
     check_out(out)
-    result = run_scores(Path(file), policy=policy, alpha=alpha, seed=seed)
+    declared = load_declared(declarations)
+    result = replace(run_scores(Path(file), policy=policy, alpha=alpha, seed=seed), declared=declared)
     if out is not None:
         write_report(result, Path(out))
     return result
@@ -284,28 +303,49 @@ def tune(
     return run_tune(made, budget=budget, only=subjects, store=store, out=Path(out), progress=progress)
 
 
-def report(result: str | Path, *, out: str | Path = "runs/report", league: bool = False) -> Path:
-    """Write the report of a ``result.json`` (or of the folder that holds it) again.
+def report(
+    result: str | Path,
+    *,
+    out: str | Path = "runs/report",
+    league: bool = False,
+    edition: 'Literal["public", "internal", "restricted"] | None' = None,
+    min_group: int = 10,
+    declarations: "Declared | Path | str | None" = None,
+    format: Literal["html", "dpia"] = "html",
+) -> Path:
+    """Write a report of a ``result.json`` (or of the folder that holds it), beside the result that it was made from.
 
     Args:
         result: the file or its folder.
-        out: folder that receives the page.
+        out: folder that receives the report and the ``result.json`` of its edition.
         league: it is a ``league.json``.
+        edition: how much is shown; None = the result's own edition.
+        min_group: smallest group of records of which the public edition shows a number.
+        declarations: what somebody states beside the numbers, a TOML file; in place of what the result holds.
+        format: "html", or "dpia" for the extract that goes into an impact assessment, in Markdown.
 
     Returns:
-        The HTML file.
+        The report.
 
     Raises:
-        InvalidInput: the file is no result of this version.
+        InvalidInput: a file is no result of this version or no declarations, or the edition shows more than the result.
     """
     if league:
         from mnemoscope.reports.league import read_league, write_league
 
         return write_league(read_league(result), Path(out)).html
+    from mnemoscope.audit.verdict.declared_file import load_declared
+    from mnemoscope.reports.editions import for_edition
     from mnemoscope.reports.html import write_report
     from mnemoscope.reports.schema import read_result
 
-    return write_report(read_result(result), Path(out)).html
+    found, declared = read_result(result), load_declared(declarations)
+    shown = for_edition(found if declared is None else replace(found, declared=declared), edition, min_group=min_group)
+    if format == "dpia":
+        from mnemoscope.reports.dpia import write_dpia
+
+        return write_dpia(shown, Path(out))
+    return write_report(shown, Path(out)).html
 
 
 def schema() -> str:

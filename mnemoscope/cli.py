@@ -82,7 +82,25 @@ Policy = Annotated[Path | None, typer.Option("--policy", help="Bounds and levels
 Alpha = Annotated[float | None, typer.Option("--alpha", help="False positive rate of the endpoints, e.g. 0.01.")]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="A plan, as `mnemoscope plan new` writes it.")]
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of torchvision's data sets.")]
+Declarations = Annotated[
+    Path | None, typer.Option("--declarations", help="Dates, people, scope: a file of `mnemoscope declare new`.")
+]
 DEFAULT_STORE = ".mnemoscope"
+
+
+class Edition(StrEnum):
+    """How much a report shows."""
+
+    public = "public"
+    internal = "internal"
+    restricted = "restricted"
+
+
+class Format(StrEnum):
+    """What ``report`` writes."""
+
+    html = "html"
+    dpia = "dpia"
 
 
 def _audit(work: Callable[[Progress], "AuditResult"], out: Path | None, *, as_json: bool, exit_code: bool) -> None:
@@ -120,12 +138,15 @@ def demo(
     store: Store = DEFAULT_STORE,
     seed: Seed = 0,
     device: Device = "auto",
+    declarations: Declarations = None,
     as_json: AsJson = False,
     exit_code: ExitCode = False,
 ) -> None:
     """Audit several ways of deleting records from a small model of real digits, in about three minutes."""
     _audit(
-        lambda progress: api.demo(out=out, store=store, seed=seed, device=device, progress=progress),
+        lambda progress: api.demo(
+            out=out, store=store, seed=seed, device=device, declarations=declarations, progress=progress
+        ),
         out,
         as_json=as_json,
         exit_code=exit_code,
@@ -143,12 +164,13 @@ def run(
     plan: PlanFile,
     out: Out = Path("runs/audit"),
     store: Store = DEFAULT_STORE,
+    declarations: Declarations = None,
     as_json: AsJson = False,
     exit_code: ExitCode = False,
 ) -> None:
     """Carry out a plan: train, delete, attack, decide. The same command again goes on where it stopped."""
     _audit(
-        lambda progress: api.run(plan, out=out, store=store, progress=progress),
+        lambda progress: api.run(plan, out=out, store=store, declarations=declarations, progress=progress),
         out,
         as_json=as_json,
         exit_code=exit_code,
@@ -217,6 +239,7 @@ def compare(
     device: Device = "auto",
     seed: Seed = 0,
     store: Store = DEFAULT_STORE,
+    declarations: Declarations = None,
     as_json: AsJson = False,
     exit_code: ExitCode = False,
 ) -> None:
@@ -232,12 +255,15 @@ def scores(
     policy: Policy = None,
     alpha: Alpha = None,
     seed: Seed = 0,
+    declarations: Declarations = None,
     as_json: AsJson = False,
     exit_code: ExitCode = False,
 ) -> None:
     """Audit predictions alone: no model, no training, no torch."""
     _audit(
-        lambda progress: api.scores(file, out=out, policy=policy, alpha=alpha, seed=seed, progress=progress),
+        lambda progress: api.scores(
+            file, out=out, policy=policy, alpha=alpha, seed=seed, declarations=declarations, progress=progress
+        ),
         out,
         as_json=as_json,
         exit_code=exit_code,
@@ -315,9 +341,17 @@ def report(
     result: Annotated[Path, typer.Argument(metavar="RESULT.json", help="A result, or the folder that holds it.")],
     out: Out = Path("runs/report"),
     league: Annotated[bool, typer.Option("--league", help="It is a league table.")] = False,
+    edition: Annotated[Edition | None, typer.Option("--edition", help="How much it shows; default: as it is.")] = None,
+    min_group: Annotated[
+        int, typer.Option("--min-group", min=2, help="Least records of a public number.")
+    ] = 10,
+    declarations: Declarations = None,
+    format: Annotated[Format, typer.Option("--format", help="A page, or the extract for a DPIA.")] = Format.html,
 ) -> None:
-    """Write the report of a result again."""
-    typer.echo(f"wrote {api.report(result, out=out, league=league)}")
+    """Write a report of a result, in the edition and the form that its reader may have."""
+    shown = None if edition is None else edition.value
+    options = {"edition": shown, "min_group": min_group, "declarations": declarations, "format": format.value}
+    typer.echo(f"wrote {api.report(result, out=out, league=league, **options)}")  # type: ignore[arg-type]
 
 
 @app.command(rich_help_panel="Report")

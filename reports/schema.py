@@ -9,13 +9,14 @@ import json
 import math
 import numbers
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.verdict.result import SCHEMA_VERSION, AuditResult
+from mnemoscope.reports.editions import for_edition
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -70,11 +71,10 @@ def _plain(value: object, where: str) -> object:
 def without_individuals(result: AuditResult) -> AuditResult:
     """Return the result without its list of exposed individuals, unless it is the restricted edition.
 
-    A list of who was in the training data is itself personal data.
+    A list of who was in the training data is itself personal data; ``editions.for_edition`` says what else an edition
+    leaves out.
     """
-    if result.edition == "restricted" or not any(subject.exposed for subject in result.subjects):
-        return result
-    return replace(result, subjects=tuple(replace(subject, exposed=()) for subject in result.subjects))
+    return for_edition(result)
 
 
 def to_json(result: AuditResult) -> bytes:
