@@ -9,7 +9,7 @@ from mnemoscope.audit.statistics.multiple import holm
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.result import Endpoint, GateResult, Limits, Tier, Verdict, Word
 
-__all__ = ["EXIT_CODES", "FORBIDDEN_WORDS", "SENTENCES", "decide", "exit_code"]
+__all__ = ["EXIT_CODES", "FORBIDDEN_WORDS", "SENTENCES", "beyond_bound", "decide", "exit_code"]
 
 SENTENCES: dict[Word, str] = {
     "WITHIN BOUND": "With the attacks and records listed, no signal above the declared bound was found. "
@@ -114,8 +114,7 @@ def decide(
         )  # fmt: skip
 
     tier = _tier(endpoints, gates, limits)
-    deciding = [e for e in endpoints if e.bound is not None and not (drift and e.id in AGAINST_NEVER_SEEN)]
-    found = _beyond(deciding, policy)
+    found = beyond_bound(endpoints, gates, policy=policy, drift_failed=drift_failed)
     if found:
         reasons = [_endpoint_reason(e) for e in found]
         if "G1" in status and status["G1"].status == "fail":
@@ -166,6 +165,15 @@ def decide(
         )  # fmt: skip
     reasons = [_endpoint_reason(e) for e in required if e.outcome == "within"]
     return _verdict("WITHIN BOUND", tier, _meaning_within(required, alpha), reasons + named, all_flags, None, "")
+
+
+def beyond_bound(
+    endpoints: Sequence[Endpoint], gates: Sequence[GateResult], *, policy: Policy, drift_failed: bool = False
+) -> list[Endpoint]:
+    """Return the endpoints that make a word OUTSIDE BOUND, after Holm over attacks, endpoints and tails."""
+    drift = drift_failed or any(gate.id == "drift" and gate.status == "fail" for gate in gates)
+    deciding = [e for e in endpoints if e.bound is not None and not (drift and e.id in AGAINST_NEVER_SEEN)]
+    return _beyond(deciding, policy)
 
 
 def _verdict(
