@@ -162,22 +162,25 @@ class FleetScores:
         return float(below.sum() / (2.0 * s1.size * s0.size))
 
     def hit_shares(self, fpr: float) -> tuple[float, float]:
-        """TPR at one target FPR, residual and over-forgotten, without intervals, for permutation tests.
+        """TPR at one target FPR, residual and over-forgotten, without intervals, for permutation tests."""
+        return self.hit_shares_at([fpr])[0]
+
+    def hit_shares_at(self, fprs: Sequence[float]) -> list[tuple[float, float]]:
+        """``hit_shares`` at several target FPRs, each what it would be alone.
 
         One threshold a fold, set on all its out cells: any statistic will do where its own permutations judge it.
         """
-        shares = []
-        for sign in (1.0, -1.0):
-            score = sign * self.score
-            hits = 0
-            for f in np.unique(self.fold):
-                inside = self.fold == f
-                out = score[inside][self.side[inside] == 0]
-                allowed = int(np.floor(fpr * out.size + 1e-9))
-                level = np.partition(out, out.size - 1 - allowed)[out.size - 1 - allowed]
-                hits += int((score[inside][self.side[inside] == 1] > level).sum())
-            shares.append(hits / int((self.side == 1).sum()))
-        return shares[0], shares[1]
+        hits = np.zeros((len(fprs), 2), np.int64)
+        for f in np.unique(self.fold):
+            inside = self.fold == f
+            score, side = self.score[inside], self.side[inside]
+            out, own = score[side == 0], score[side == 1]
+            allowed = [int(np.floor(fpr * out.size + 1e-9)) for fpr in fprs]
+            ordered = np.partition(out, sorted({k for a in allowed for k in (a, out.size - 1 - a)}))
+            for i, a in enumerate(allowed):
+                hits[i] += (int((own > ordered[out.size - 1 - a]).sum()), int((own < ordered[a]).sum()))
+        total = int((self.side == 1).sum())
+        return [(int(high) / total, int(low) / total) for high, low in hits]
 
     def best_accuracy(self, level: float = 0.95) -> Estimate:
         """Balanced accuracy at the threshold that is best on other models of the same fold."""
@@ -239,6 +242,12 @@ class FleetScores:
                 for fpr in fprs:
                     result[fpr][k] = _level(others, allowed_false_positives(fpr, size))
         return result
+
+    def hits(self, fpr: float, tail: Literal["residual", "over-forgotten"] = "residual") -> NDArray[np.bool_]:
+        """(m, n) bool: cells that are flagged at the thresholds of ``rates``, those that take no part included."""
+        score = self.score if tail == "residual" else -self.score
+        flagged: NDArray[np.bool_] = score >= self._thresholds(score, [fpr])[fpr][:, None]
+        return flagged
 
     def rates(self, fprs: Sequence[float], tail: Literal["residual", "over-forgotten"] = "residual") -> list[FleetRate]:
         """TPR and realised FPR at several target FPRs.

@@ -22,8 +22,9 @@ class ClassRow:
         retrained: ``after`` of models that were trained without them; without value where there are none.
         realised_fpr: share of the class's never-seen records above the same threshold. It need not be the audit's FPR:
             a class that is easy for every model raises both rates.
-        p_value: of "the class's TPR is at most the bound of P1", after Holm over the classes that are shown; None
-            where it is suppressed. Description, no part of the verdict.
+        p_value: of "in neither tail the rate is above the bound of P1, nor above what the class's own false alarms
+            explain", after Holm over the classes that are shown; None where it is suppressed. Description, no part of
+            the verdict.
     """
 
     label: str

@@ -1,6 +1,6 @@
 """The negative control: on models that never saw the forgotten records, the attack must find nothing (gate G2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.statistics.fleet import FleetScores
 
-__all__ = ["NegativeControl", "negative_control", "permute_sides"]
+__all__ = ["NegativeControl", "negative_control", "negative_controls", "permute_sides"]
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,38 @@ def negative_control(
         permutations: number of random permutations, e.g. 1,999.
         rng: generator of the permutations.
     """
+    return negative_controls(scorer, side, fold, [alpha], permutations=permutations, rng=rng)[alpha]
 
-    def statistics(sides: NDArray[np.int8]) -> tuple[float, float, float]:
-        fleet = FleetScores(scorer(sides), sides, fold)
-        low, high = fleet.hit_shares(alpha)
-        return fleet.auc_value(), low, high
 
-    values = np.empty((permutations + 1, 3))
-    values[0] = statistics(side)
-    for b in range(1, permutations + 1):
-        values[b] = statistics(permute_sides(side, rng))
+def negative_controls(
+    scorer: Callable[[NDArray[np.int8]], NDArray[np.float64]],
+    side: NDArray[np.int8],
+    fold: NDArray[np.integer],
+    alphas: Sequence[float],
+    *,
+    permutations: int,
+    rng: np.random.Generator,
+) -> dict[float, NegativeControl]:
+    """``negative_control`` at several alphas over the same permutations: each is what it would be alone.
+
+    Scoring takes nearly all of the time, and an alpha more costs a few per cent.
+    """
+    values = np.empty((len(alphas), permutations + 1, 3))
+    drawn = side
+    for b in range(permutations + 1):
+        fleet = FleetScores(scorer(drawn), drawn, fold)
+        area = fleet.auc_value()
+        for i, shares in enumerate(fleet.hit_shares_at(alphas)):
+            values[i, b] = area, *shares
+        if b < permutations:
+            drawn = permute_sides(side, rng)
+    return {alpha: _judged(values[i]) for i, alpha in enumerate(alphas)}
+
+
+def _judged(values: NDArray[np.float64]) -> NegativeControl:
+    """The max-T test of the first row (observed) among all rows."""
     spread = values.std(axis=0)
     deviation = np.abs(values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     largest = deviation.max(axis=1)
     p = float((largest >= largest[0] - 1e-12).mean())
-    return NegativeControl(p, (float(values[0, 0]), float(values[0, 1]), float(values[0, 2])), permutations)
+    return NegativeControl(p, (float(values[0, 0]), float(values[0, 1]), float(values[0, 2])), int(values.shape[0]) - 1)

@@ -74,6 +74,7 @@ class ProcedureInput:
             deleted; None leaves it out.
         queries: what attacks that name no queries of their own are given the answers to.
         canaries: the audited records are these, with noise that was planted; None where they are as they were.
+        classes: names of the classes, by label; () where they have none.
     """
 
     design: Design
@@ -88,6 +89,7 @@ class ProcedureInput:
     reseeded: FleetAnswers | None = None
     queries: tuple[str, ...] = ()
     canaries: Canaries | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         m, n = self.design.n_models, self.design.audited.size

@@ -4,38 +4,52 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.class_rows import ClassRow
+from mnemoscope.audit.verdict.declared import Declared
+from mnemoscope.audit.verdict.evidence_files import EvidenceFile
+from mnemoscope.audit.verdict.individual_rows import Individual
 from mnemoscope.audit.verdict.policy_record import Deviation, PolicyRecord
+from mnemoscope.audit.verdict.record_map import RecordMap
 from mnemoscope.audit.verdict.request_rows import RequestRow
+from mnemoscope.audit.verdict.sensitivity_rows import SensitivityRow
 from mnemoscope.audit.verdict.tuned import Tuned
+from mnemoscope.audit.verdict.worst_case_rows import WorstCase
 
 __all__ = [
     "SCHEMA_VERSION",
     "AuditResult",
     "Check",
+    "ClassRow",
     "Cost",
     "Coverage",
     "Curve",
     "DataSummary",
+    "Declared",
     "Defended",
     "Distribution",
     "Endpoint",
     "Environment",
     "EpsilonRow",
+    "EvidenceFile",
     "ExposedRecord",
     "Finding",
     "GateResult",
+    "Individual",
     "Limits",
     "Measured",
     "ModelGroup",
     "NotRun",
     "PlanSummary",
     "Reconstructed",
+    "RecordMap",
     "RecordSet",
     "RequestRow",
+    "SensitivityRow",
     "Subject",
     "TprAt",
     "Utility",
     "Verdict",
+    "WorstCase",
 ]
 
 SCHEMA_VERSION = "1.5.0"
@@ -312,12 +326,13 @@ class Utility:
 
 @dataclass(frozen=True)
 class ExposedRecord:
-    """One individual flagged under false-discovery control; restricted edition only."""
+    """One individual flagged under false-discovery control; restricted edition only, and there under its pseudonym."""
 
     record_id: int
     key: str
     p_value: float
     exposed_in: Estimate
+    pseudonym: str = ""
 
 
 @dataclass(frozen=True)
@@ -355,16 +370,31 @@ class Subject:
     epsilons: tuple[EpsilonRow, ...] = ()
     reconstructed: tuple[Reconstructed, ...] = ()
     tuned: Tuned | None = None
+    by_class: tuple[ClassRow, ...] = ()
+    record_map: RecordMap | None = None
+    individuals: tuple[Individual, ...] = ()
+    sensitivity: tuple[SensitivityRow, ...] = ()
+    worst_case: tuple[WorstCase, ...] = ()
 
 
 @dataclass(frozen=True)
 class RecordSet:
-    """How many records play a role."""
+    """How many records play a role.
+
+    Attributes:
+        role: the role.
+        n_records: how many.
+        digest: which: the root of a keyed commitment where ``keyed``, else a hash that who can list the records can
+            repeat.
+        note: what the reader must know.
+        keyed: whether the digest needs the controller's key to be computed again.
+    """
 
     role: str
     n_records: int
     digest: str
     note: str = ""
+    keyed: bool = False
 
 
 @dataclass(frozen=True)
@@ -414,7 +444,7 @@ class PlanSummary:
         power: simulated probability of WITHIN BOUND for the whole rule when nothing leaks, never above 0.98.
         power_by_alpha: the same for each candidate alpha ("0.01" -> 0.98).
         committed_before_scores: False makes the audit exploratory.
-        seed: root seed.
+        seed: root seed; -1 in the public edition, where it would say which records were drawn.
         decided: who decided the policy, why, and the gate's rules that were fixed with it; None where it says nothing.
         deviations: what differs from the plan that was committed first; only an exploratory audit has any.
     """
@@ -468,7 +498,11 @@ class NotRun:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """Everything one audit found. ``mode`` says which question could be asked at all."""
+    """Everything one audit found. ``mode`` says which question could be asked at all.
+
+    ``evidence`` lists the files beside it that it can be recomputed from; ``log_head`` is the digest of the last line
+    of their hash-chained log, "" where none was kept.
+    """
 
     title: str
     mode: Literal["procedure", "one-model", "membership"]
@@ -485,4 +519,7 @@ class AuditResult:
     edition: Literal["public", "internal", "restricted"] = "internal"
     coverage: tuple[Coverage, ...] = ()
     requests: tuple[RequestRow, ...] = ()
+    declared: Declared | None = None
     warnings: tuple[str, ...] = field(default=())
+    evidence: tuple[EvidenceFile, ...] = ()
+    log_head: str = ""
