@@ -7,8 +7,8 @@ import numpy as np
 from mnemoscope.audit.errors import AuditError, InvalidInput
 from mnemoscope.audit.rng import generator
 from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.verdict.basis import Basis
 from mnemoscope.audit.verdict.epsilons import model_epsilons
-from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.onemodel import (
     PROBABLY_WRONG,
     TESTED,
@@ -30,7 +30,6 @@ from mnemoscope.audit.verdict.result import (
     Subject,
     Utility,
 )
-from mnemoscope.audit.verdict.rules import decide
 
 __all__ = ["audit_membership"]
 
@@ -104,12 +103,12 @@ def audit_membership(
             "before": right[inputs.group == group]
         }
         utility += utilities(label, single, None, level)  # type: ignore[arg-type]
-    limits = limits_of("membership", policy=policy)
-    verdict = decide([], [], policy=policy, limits=limits, failures=failures)
+    basis = Basis("membership", failures=tuple(failures))
+    verdict = basis.decide([], [], policy)
     subject = Subject(
         name, "", {}, verdict, (), (), tuple(findings), tuple(curves), tuple(shapes), tuple(utility),
         model_groups(inputs, "", only="before"), epsilons=epsilons,
     )  # fmt: skip
     reason = "no deletion verdict in this mode, so no rule has a power"
     summary = replace(plan.summary(), alpha=None, power=Estimate(None, reason=reason), power_by_alpha={})
-    return OneModelAudit(subject, summary, limits, (sanity,), tuple(not_run))
+    return OneModelAudit(subject, summary, basis.limits(policy), (sanity,), tuple(not_run), None, basis)

@@ -8,7 +8,8 @@ from mnemoscope.audit.answers.views import Side
 from mnemoscope.audit.errors import AuditError, InvalidInput
 from mnemoscope.audit.rng import generator
 from mnemoscope.audit.statistics.trials import Estimate
-from mnemoscope.audit.verdict.limits import limits_of
+from mnemoscope.audit.verdict.basis import Basis
+from mnemoscope.audit.verdict.onemodel_decision import Exposure, ModelScores, OneModelScores, Retained, decide_model
 from mnemoscope.audit.verdict.onemodel_document import (
     answers_digest,
     describe_epsilons,
@@ -17,18 +18,7 @@ from mnemoscope.audit.verdict.onemodel_document import (
     model_groups,
     record_sets,
 )
-from mnemoscope.audit.verdict.onemodel_endpoints import (
-    TAILS,
-    absolute_endpoints,
-    change_beyond_drift,
-    equivalence_endpoints,
-    exposure_endpoints,
-    negative_control,
-    positive_control,
-    precision_gate,
-    retained_endpoint,
-    utility_endpoint,
-)
+from mnemoscope.audit.verdict.onemodel_endpoints import TAILS
 from mnemoscope.audit.verdict.onemodel_gates import (
     OTHER_GATES,
     PROBABLY_WRONG,
@@ -55,12 +45,11 @@ from mnemoscope.audit.verdict.onemodel_plan import (
     plan_one_model,
 )
 from mnemoscope.audit.verdict.onemodel_power import Counts, one_model_power
-from mnemoscope.audit.verdict.onemodel_rates import Board, Group, deal, tail_rate
+from mnemoscope.audit.verdict.onemodel_rates import Group, deal
 from mnemoscope.audit.verdict.onemodel_versions import describe_versions
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.power import choose_alpha
 from mnemoscope.audit.verdict.result import Check, Endpoint, GateResult, Limits, NotRun, PlanSummary, Subject
-from mnemoscope.audit.verdict.rules import decide
 
 __all__ = [
     "TESTED",
@@ -78,13 +67,18 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class OneModelAudit:
-    """The audited subject with what the result document needs beside it."""
+    """The audited subject with what the result document needs beside it, and what its word can be computed from.
+
+    ``scores`` is None where no deletion is judged.
+    """
 
     subject: Subject
     plan: PlanSummary
     limits: Limits
     checks: tuple[Check, ...]
     not_run: tuple[NotRun, ...]
+    scores: OneModelScores | None
+    basis: Basis
 
 
 def audit_one_model(
@@ -156,43 +150,35 @@ def audit_one_model(
                 failures.append(f"the primary attack {attack.name} failed: {error}")
 
     drift = class_drift(inputs, policy) if drift is None else drift
-    endpoints: list[Endpoint] = [] if structure is None else [structure]
+    alpha, main = plan.alpha, results.get(plan.primary)
+    exposed, unexposed = (None, []) if alpha is None or main is None else _exposure(inputs, policy, alpha)
+    retained, open_retained = _retained(inputs, plan, results, not_run)
+    scores = OneModelScores(
+        primary=plan.primary,
+        alpha=alpha,
+        board=board,
+        attacks={name: ModelScores(found.after, found.before, found.pairs) for name, found in results.items()},
+        exposure=exposed,
+        retained=None if retained is None else _dealt(inputs, plan, *retained),
+        correct=right["after"][0][holdout],
+        correct_retrained=right["retrained"][:, holdout] if "retrained" in right else None,
+    )
+    found = decide_model(scores, policy)
+    endpoints = [
+        *(() if structure is None else (structure,)),
+        *((_no_alpha(plan, inputs),) if alpha is None else ()),
+        *found.rates,
+        *unexposed,
+        *found.exposure,
+        *found.change,
+        *open_retained,
+        *found.retained,
+        *found.use,
+    ]
     gates = [gate_result(g, t, r, f) for g, t, r, f in OTHER_GATES]
-    main = results.get(plan.primary)
-    alpha = plan.alpha
-    if alpha is None:
-        endpoints.append(_no_alpha(plan, inputs))
-    else:
-        for label, scores in results.items():
-            rates = {tail: tail_rate(scores.after, board, alpha, tail) for tail in TAILS}
-            primary = label == plan.primary
-            endpoints += absolute_endpoints(label, primary, rates, policy, alpha)
-            if scores.pairs:
-                endpoints += equivalence_endpoints(label, primary, scores.pairs, board, policy, alpha)
-            if primary:
-                gates.append(precision_gate(rates, policy, alpha))
-        if main is not None:
-            endpoints += _exposure(inputs, board, policy, alpha)
-            gates.append(negative_control(plan.primary, main.after, board, policy, alpha))
-            if main.before is not None:
-                gates.append(positive_control(plan.primary, main.before, board, policy, alpha))
-    if main is not None and main.before is not None:
-        endpoints.append(change_beyond_drift(plan.primary, main.after, main.before, board, policy.interval_level))
-    retained = _retained(inputs, plan, alpha, results, endpoints, not_run)
+    gates += found.gates
     if inputs.retrained is not None:
-        endpoints.append(utility_endpoint(right["after"][0][holdout], right["retrained"][:, holdout], policy))
         gates.append(references_gate(inputs, right, holdout, policy))
-        p5 = endpoints[-1]
-        gates.append(
-            gate_result(
-                "G6",
-                "use",
-                "accuracy not worse than retrained (P5)",
-                "flag",
-                {"within": "pass", "beyond": "fail"}.get(p5.outcome, "pass"),
-                f"{p5.outcome}",
-            )
-        )
     gates += [g for g in (duplicates, identity, drift) if g is not None]
     gates.append(
         gate_result(
@@ -209,14 +195,17 @@ def audit_one_model(
         NotRun(f"gate {g.id} ({g.title})", g.observed, f"rule: {g.rule}") for g in gates if g.status == "not run"
     ]
 
-    per_record = any(needs_reference_models(a) for a in plan.attacks if a.name in results)
-    limits = limits_of(
-        "one-model", n_retrained=inputs.n_retrained, process_evidence=process_evidence,
-        has_before=inputs.before is not None, per_record=per_record, policy=policy,
-    )  # fmt: skip
-    verdict = decide(
-        endpoints, gates, policy=policy, limits=limits, alpha=alpha, failures=failures, hint=hint or _hint(plan, inputs)
+    basis = Basis(
+        "one-model",
+        n_retrained=inputs.n_retrained,
+        process_evidence=process_evidence,
+        has_before=inputs.before is not None,
+        per_record=any(needs_reference_models(a) for a in plan.attacks if a.name in results),
+        alpha=alpha,
+        failures=tuple(failures),
+        hint=hint or _hint(plan, inputs),
     )
+    verdict = basis.decide(endpoints, gates, policy)
     findings, curves, shapes = describe_findings(inputs, plan, results, retained, board)
     both = describe_versions(inputs, version_attacks, level=policy.interval_level, seed=plan.seed)
     subject = Subject(
@@ -230,7 +219,7 @@ def audit_one_model(
     )
     summary = plan.summary()
     summary = replace(summary, attacks=tuple(dict.fromkeys((*summary.attacks, *(row.attack for row in both)))))
-    return OneModelAudit(subject, summary, limits, checks, tuple(not_run))
+    return OneModelAudit(subject, summary, basis.limits(policy), checks, tuple(not_run), scores, basis)
 
 
 def _no_alpha(plan: OneModelPlan, inputs: OneModelInput) -> Endpoint:
@@ -265,8 +254,8 @@ def _hint(plan: OneModelPlan, inputs: OneModelInput) -> str:
     return "What would decide it: " + ", or ".join(parts) + "."
 
 
-def _exposure(inputs: OneModelInput, board: Board, policy: Policy, alpha: float) -> list[Endpoint]:
-    """P3; named as not computed where there are reference models enough, but some records were in nearly all of them.
+def _exposure(inputs: OneModelInput, policy: Policy, alpha: float) -> tuple[Exposure | None, list[Endpoint]]:
+    """Margins for P3; named as not computed where there are reference models enough, but not for some records.
 
     Left out without a word, a single such record would take P3 away from what WITHIN BOUND requires.
     """
@@ -277,7 +266,7 @@ def _exposure(inputs: OneModelInput, board: Board, policy: Policy, alpha: float)
         why = f"{few} have fewer than {policy.min_references} reference models that never saw them; leave them out"
         missing = Estimate(None, reason=why)
         bound = policy.exposure_bound_at(alpha)
-        return [
+        return None, [
             Endpoint(
                 "P3", f"share beyond own threshold minus never-seen, {tail}", "margin, predictive t", True, True,
                 missing, bound, "not computed", None, why,
@@ -285,27 +274,21 @@ def _exposure(inputs: OneModelInput, board: Board, policy: Policy, alpha: float)
             for tail in TAILS
         ]  # fmt: skip
     if count.min() < 2:
-        return []
+        return None, []
     reference = inputs.reference(TESTED)
     margin = inputs.view("after", TESTED).signal("margin").mean(axis=-1)
-    others = reference.signal("margin").mean(axis=-1)
-    return exposure_endpoints("margin, predictive t", margin, others, reference.side, board, policy, alpha)
+    return Exposure(margin, reference.signal("margin").mean(axis=-1), reference.side), []
 
 
 def _retained(
-    inputs: OneModelInput,
-    plan: OneModelPlan,
-    alpha: float | None,
-    results: dict[str, Scores],
-    endpoints: list[Endpoint],
-    not_run: list[NotRun],
-) -> tuple[str, Scores] | None:
+    inputs: OneModelInput, plan: OneModelPlan, results: dict[str, Scores], not_run: list[NotRun]
+) -> tuple[tuple[str, Scores] | None, list[Endpoint]]:
     """P4 by the first attack, primary first, that can score retained records.
 
     Retrained models were trained on them, so an attack that needs OUT models of every record cannot.
     """
     if not inputs.count(Group.RETAIN):
-        return None
+        return None, []
     able, _ = runnable(inputs, plan.attacks, WITH_RETAINED)
     order = sorted(
         (a for a in able if a.name in results),
@@ -317,26 +300,20 @@ def _retained(
     if not order:
         why = "no attack that ran can score retained records: retrained models were trained on them"
         not_run.append(NotRun("retained records (P4)", why, "add an attack that needs no reference models"))
-        if inputs.retrained is not None and alpha is not None:
-            endpoints.append(
-                Endpoint(
-                    "P4",
-                    "retained TPR",
-                    plan.primary,
-                    True,
-                    True,
-                    Estimate(None, reason=why),
-                    plan.policy.retained_bound_at(alpha),
-                    "not computed",
-                    None,
-                    why,
-                )
-            )
-        return None
+        if inputs.retrained is None or plan.alpha is None:
+            return None, []
+        bound = plan.policy.retained_bound_at(plan.alpha)
+        missing = Estimate(None, reason=why)
+        return None, [
+            Endpoint("P4", "retained TPR", plan.primary, True, True, missing, bound, "not computed", None, why)
+        ]
     attack = order[0]
-    scores = score_models(inputs, attack, WITH_RETAINED, generator(plan.seed, "retained", attack.name))
-    if scores.pairs and alpha is not None:
-        rows = scores.rows
-        board = deal(inputs.group[rows], inputs.labels[rows], generator(plan.seed, "deal retained"))
-        endpoints.append(retained_endpoint(attack.name, scores.pairs, board, plan.policy, alpha))
-    return attack.name, scores
+    return (attack.name, score_models(inputs, attack, WITH_RETAINED, generator(plan.seed, "retained", attack.name))), []
+
+
+def _dealt(inputs: OneModelInput, plan: OneModelPlan, attack: str, scores: Scores) -> Retained:
+    """The deal of the retained records, drawn anew: they are judged beside the others."""
+    rows = scores.rows
+    return Retained(
+        attack, scores.pairs, deal(inputs.group[rows], inputs.labels[rows], generator(plan.seed, "deal retained"))
+    )

@@ -17,8 +17,8 @@ from mnemoscope.audit.answers.views import Reference
 from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.rng import generator
 from mnemoscope.audit.statistics.measures import Measure
-from mnemoscope.audit.verdict.controls import NegativeControl, negative_control
-from mnemoscope.audit.verdict.limits import limits_of
+from mnemoscope.audit.verdict.basis import Basis
+from mnemoscope.audit.verdict.controls import NegativeControl, negative_controls
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.procedure_beside import Beside
 from mnemoscope.audit.verdict.procedure_decision import (
@@ -29,6 +29,7 @@ from mnemoscope.audit.verdict.procedure_decision import (
     precision,
 )
 from mnemoscope.audit.verdict.procedure_describe import Description
+from mnemoscope.audit.verdict.procedure_inner import Inner
 from mnemoscope.audit.verdict.procedure_input import Alternative, FleetAnswers, ProcedureInput
 from mnemoscope.audit.verdict.procedure_scores import ScoredFleets
 from mnemoscope.audit.verdict.result import (
@@ -39,7 +40,7 @@ from mnemoscope.audit.verdict.result import (
     Reconstructed,
     Subject,
 )
-from mnemoscope.audit.verdict.rules import decide
+from mnemoscope.audit.verdict.sensitivity import alternative_alphas
 
 __all__ = ["Alternative", "FleetAnswers", "ProcedureAudit", "ProcedureInput"]
 
@@ -58,6 +59,7 @@ class ProcedureAudit(ScoredFleets):
         measures: measures of forgetting to print beside the attacks.
         defences: wrappers of answers to try.
         alternatives: fleets trained like ``before`` under a defence of the training.
+        pseudonym_key: the controller's secret; without it single records have no name that could be written.
     """
 
     def __init__(
@@ -72,10 +74,13 @@ class ProcedureAudit(ScoredFleets):
         measures: Sequence[Measure] = (),
         defences: Sequence[Defence] = (),
         alternatives: Sequence[Alternative] = (),
+        pseudonym_key: bytes | None = None,
     ) -> None:
         super().__init__(inputs, attacks, primary=primary, policy=policy, alpha=alpha, seed=seed)
+        self.pseudonym_key = pseudonym_key
         self.description = Description(self)
         self.beside = Beside(self, measures, defences, alternatives)
+        self.inner = Inner(self)
 
     @cached_property
     def shared_scores(self) -> SharedScores:
@@ -118,10 +123,17 @@ class ProcedureAudit(ScoredFleets):
         return positive_control(self.shared_scores, self.policy)
 
     @cached_property
-    def control(self) -> NegativeControl | None:
-        """The permutation test on fleet B; None without an alpha."""
+    def control_alphas(self) -> tuple[float, ...]:
+        """The FPRs at which the negative control is judged: the audit's, and others that the counts bear."""
         if self.alpha is None:
-            return None
+            return ()
+        return alternative_alphas(self.policy, self.alpha, int((self.inputs.role == Role.NEVER).sum()))
+
+    @cached_property
+    def controls(self) -> dict[float, NegativeControl]:
+        """The permutation tests on fleet B, by alpha, over the same permutations; empty without an alpha."""
+        if self.alpha is None:
+            return {}
         reference = self.asked(self.primary, self.reference("control"))
         attack = self.told(self.primary, "forgetting")
 
@@ -129,22 +141,31 @@ class ProcedureAudit(ScoredFleets):
             rng = generator(self.seed, "negative control")
             return score_fleet(attack, reference.with_side(side), rng=rng)
 
-        return negative_control(
+        return negative_controls(
             scorer,
             GAMES["forgetting"].side(self.inputs.role),
             self.inputs.design.fold,
-            self.alpha,
+            self.control_alphas,
             permutations=self.policy.control_permutations,
             rng=generator(self.seed, "permutations"),
         )
 
+    @property
+    def control(self) -> NegativeControl | None:
+        """The permutation test at the audit's alpha; None without one."""
+        return None if self.alpha is None else self.controls[self.alpha]
+
     @cached_property
     def negative_control(self) -> GateResult:
         """G2: on models that never saw the forgotten records the attack must find nothing."""
+        return self.control_gate(self.alpha)
+
+    def control_gate(self, alpha: float | None) -> GateResult:
+        """G2 at one of ``control_alphas``."""
         rule = f"max-T permutation p-value above {self.policy.control_level:.0%} on retrained fleet B"
-        control = self.control
-        if control is None:
+        if alpha is None:
             return GateResult("G2", "negative control", rule, "not run", "the counts bear no rate", "NOT ASSESSED")
+        control = self.controls[alpha]
         auc, residual, over = control.observed
         observed = (
             f"p = {control.p_value:.3f} over {control.permutations} permutations; AUC {auc:.3f}, "
@@ -169,7 +190,7 @@ class ProcedureAudit(ScoredFleets):
         trained_against: Sequence[str] = (),
         structure: Endpoint | None = None,
         reconstructed: Sequence[Reconstructed] = (),
-        on_scores: Callable[[SubjectScores], None] | None = None,
+        on_scores: Callable[[SubjectScores, Basis], None] | None = None,
     ) -> Subject:
         """Audit one deletion procedure.
 
@@ -187,7 +208,7 @@ class ProcedureAudit(ScoredFleets):
             trained_against: attacks the method trained against; they are no evidence for it.
             structure: P6, from whoever holds the models themselves.
             reconstructed: what attacks that recover data reached, from the same.
-            on_scores: given the scores that the endpoints rest on.
+            on_scores: given the scores that the endpoints rest on, and what the word rests on beside them.
 
         Returns:
             The subject with its verdict and all numbers behind it.
@@ -196,17 +217,22 @@ class ProcedureAudit(ScoredFleets):
         reference = self.inputs.reference(after)
         scores = self.subject_scores(after, reference, trained_against)
         scored = dict(scores.after)
-        if on_scores is not None:
-            on_scores(scores)
         endpoints = [*(() if structure is None else (structure,)), *decide_endpoints(scores, policy)]
         own_gates = [self.positive_control, self.negative_control, precision(scores, policy)]
         utility = self.description.utility(after)
-        limits = limits_of("procedure", has_fleet=True, process_evidence=process_evidence, policy=policy)
-        all_gates = (*own_gates, *gates)
-        verdict = decide(
-            endpoints, all_gates, policy=policy, limits=limits, alpha=self.alpha, flags=flags, failures=failures
+        basis = Basis(
+            "procedure",
+            process_evidence=process_evidence,
+            alpha=self.alpha,
+            flags=tuple(flags),
+            failures=tuple(failures),
         )
+        all_gates = (*own_gates, *gates)
+        if on_scores is not None:
+            on_scores(scores, basis)
+        verdict = basis.decide(endpoints, all_gates, policy)
         findings, curves, shapes = self.description.findings(reference, scored)
+        inner = self.inner.rows(scores, reference, basis, () if structure is None else (structure,), gates)
         subject = Subject(
             name=name,
             method=method,
@@ -225,6 +251,7 @@ class ProcedureAudit(ScoredFleets):
             defended=self.beside.defended(reference, after),
             reconstructed=tuple(reconstructed),
             epsilons=tuple(self.beside.epsilons(scored[self.primary.name])),
+            **inner,
         )
         self.forget_others()
         return subject
