@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.views import Need
 from mnemoscope.audit.records.design import Role
-from mnemoscope.audit.statistics.fleet import FleetScores
+from mnemoscope.audit.verdict.basis import Basis
+from mnemoscope.audit.verdict.declared import Declared
 from mnemoscope.audit.verdict.endpoints import structure_endpoint
 from mnemoscope.audit.verdict.epsilons import refutations
 from mnemoscope.audit.verdict.limits import limits_of
 from mnemoscope.audit.verdict.procedure import Alternative, FleetAnswers, ProcedureAudit, ProcedureInput
+from mnemoscope.audit.verdict.procedure_decision import SubjectScores
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import AuditResult, Cost, Endpoint, GateResult, ModelGroup, NotRun, Subject
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan
@@ -44,7 +46,12 @@ def demo_plan(*, seed: int = 0, device: str = "auto") -> Plan:
 
 
 def run_plan(
-    plan: Plan, *, store: str | Path, out: Path | None = None, progress: Progress | None = None
+    plan: Plan,
+    *,
+    store: str | Path,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    declared: Declared | None = None,
 ) -> AuditResult:
     """Carry out a procedure audit.
 
@@ -53,6 +60,7 @@ def run_plan(
         store: folder of finished work; what is there is not computed again.
         out: folder that receives ``plan.json``, ``result.json`` and the report; None writes nothing.
         progress: told of steps.
+        declared: what somebody states beside the numbers.
 
     Returns:
         The result, one subject for each deletion procedure of the plan.
@@ -95,7 +103,7 @@ def run_plan(
         name = stage.title(wanted.name)
         models = chain.models(stage, wanted.name, method, scheme.workspace)
         after = scheme.fleets.answers(name, models)
-        scores: list[FleetScores] = []
+        scores: list[tuple[SubjectScores, Basis]] = []
         gates = [*data_gates, *scheme.fleets.gates(committed)]
         with watch.step("reconstruct"):
             recovered, why_not = reconstruct(
@@ -117,10 +125,10 @@ def run_plan(
                 cost_fraction=scheme.workspace.cost_fraction(models[0].fleet),
                 structure=scheme.fleets.structure(models),
                 reconstructed=recovered,
-                on_scores=scores.append,
+                on_scores=lambda *both, kept=scores: kept.append(both),
             )
             found[wanted.name].append(replace(subject, tuned=tuned_of(wanted, plan.folder)))
-            chain.add(stage, wanted.name, method, subject, scores[0], scheme.audit)
+            chain.add(stage, wanted.name, method, subject, scores[0][0].after[prepared.primary], scheme.audit)
             told.step("score", done + 1, len(rounds))
         if i + 1 == count:
             costs += [cost for one in schemes.values() for cost in stage.costs(one.workspace.costs)]
@@ -142,6 +150,7 @@ def run_plan(
             {name: reason for name, reason in refused.items() if name not in recovering},
         ),
         requests=chain.rows,
+        declared=declared,
         limitations=(*LIMITATIONS, *_of_canaries(prepared), *limitations_of(prepared)),
         warnings=tuple(dict.fromkeys(line for subject in subjects for line in refutations(subject.epsilons))),
     )
