@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnemoscope.api_evidence import declare_new
+from mnemoscope.api_evidence import bundle, declare_new, index, keygen, sign, verify
 from mnemoscope.progress import Progress, Quiet
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "demo",
     "exit_code",
     "export",
+    "index",
     "init",
     "league",
     "list_plugins",
@@ -41,6 +42,10 @@ __all__ = [
     "store_verify",
     "tune",
     "to_json",
+    "bundle",
+    "keygen",
+    "sign",
+    "verify",
 ]
 
 STORE = ".mnemoscope"

@@ -1,8 +1,13 @@
 """What makes an audit into evidence for others; ``mnemoscope.api`` has these functions under the same names."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["declare_new"]
+if TYPE_CHECKING:
+    from mnemoscope.reports.verification import Verification
+
+__all__ = ["bundle", "declare_new", "index", "keygen", "sign", "verify"]
 
 
 def declare_new(path: str | Path = "declarations.toml") -> Path:
@@ -11,3 +16,117 @@ def declare_new(path: str | Path = "declarations.toml") -> Path:
     from mnemoscope.audit.verdict.declared_file import declarations_template
 
     return _write_new(Path(path), declarations_template())
+
+
+def index(
+    folder: str | Path, *, out: str | Path | None = None, today: str | None = None, force: bool = False
+) -> list[str]:
+    """Write one page over all audits under a folder, with their leakage over time and what is overdue.
+
+    Args:
+        folder: searched for ``result.json``; what cannot be read is listed on the page.
+        out: the file; None is ``index.html`` in the folder.
+        today: the day against which due dates are held, e.g. "2026-11-21"; None is today in UTC.
+        force: replace a file that is no page of this function.
+
+    Returns:
+        What was written and found, line by line.
+
+    Raises:
+        InvalidInput: no such folder, no such day, or a file that must not be replaced or cannot be written.
+    """
+    from mnemoscope.reports.history import day_of, history_lines, write_history
+
+    file, found = write_history(folder, out=out, today=day_of(today), force=force)
+    return history_lines(file, found)
+
+
+def bundle(
+    result: str | Path,
+    *,
+    out: str | Path | None = None,
+    edition: Literal["public", "internal", "restricted"] = "internal",
+    force: bool = False,
+) -> list[str]:
+    """Gather an audit's folder into a bundle that somebody else can verify.
+
+    Args:
+        result: the folder that an audit wrote, or the ``result.json`` in it.
+        out: a folder, or a zip where the name ends in ``.zip``; None is a zip beside the audit's folder.
+        edition: who the bundle is for.
+        force: replace a bundle that is there.
+
+    Returns:
+        What was written, line by line.
+
+    Raises:
+        InvalidInput: no result, evidence that is missing or was altered, something that this edition may not hold, or a
+            place that is taken or cannot be written; nothing was written then.
+    """
+    from mnemoscope.bundling import machine
+    from mnemoscope.reports.bundle import bundle_lines, default_target, gather, write_bundle
+
+    gathered = gather(result, edition=edition, machine=machine())
+    return bundle_lines(gathered, write_bundle(gathered, out or default_target(result, edition), force=force))
+
+
+def keygen(out: str | Path = "mnemoscope-key.pem") -> list[str]:
+    """Make an Ed25519 key pair for signing bundles; a passphrase comes from ``MNEMOSCOPE_KEY_PASSPHRASE``.
+
+    Args:
+        out: the private key's file; the public key goes beside it.
+
+    Returns:
+        What was written, line by line.
+
+    Raises:
+        InvalidInput: one of the files exists or cannot be written.
+    """
+    from mnemoscope.reports.signing import key_lines, new_key_files
+
+    return key_lines(new_key_files(out))
+
+
+def sign(bundle: str | Path, key: str | Path, *, opinion: str | Path | None = None, force: bool = False) -> list[str]:
+    """Sign a bundle, or add somebody's signed opinion to it; nothing in the bundle changes.
+
+    Args:
+        bundle: what :func:`bundle` wrote.
+        key: private key file of :func:`keygen`.
+        opinion: a TOML file with by, role, date and text: this is signed in place of the audit's statement.
+        force: sign again what this key has signed already.
+
+    Returns:
+        What was added, line by line.
+
+    Raises:
+        InvalidInput: no bundle, one that does not hold, no key, or one that has signed it already.
+    """
+    from mnemoscope.reports.attesting import sign_bundle, signed_lines
+    from mnemoscope.reports.statements import read_opinion
+
+    said = None if opinion is None else read_opinion(opinion)
+    return signed_lines(sign_bundle(bundle, key, opinion=said, force=force))
+
+
+def verify(
+    bundle: str | Path, *, public_key: str | Path | Sequence[str | Path] = (), from_scores: bool = True
+) -> "Verification":
+    """Check a bundle: its files, digests, schema, log, pages, signatures, and what follows from its scores.
+
+    Args:
+        bundle: what :func:`bundle` wrote, a folder or a zip.
+        public_key: key files of those who must have signed, got by another way than the bundle.
+        from_scores: compute intervals and words again from the stored scores.
+
+    Returns:
+        What holds and what does not, with the exit code of the command.
+
+    Raises:
+        InvalidInput: there is no bundle, or a key cannot be read.
+    """
+    from mnemoscope.bundling import recomputed
+    from mnemoscope.reports.verification import verify as check
+
+    keys = (public_key,) if isinstance(public_key, str | Path) else tuple(public_key)
+    return check(bundle, public_keys=keys, recompute=recomputed if from_scores else None)

@@ -1,5 +1,6 @@
 """The commands that make an audit into evidence for others: every one calls one function of ``mnemoscope.api``."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,87 @@ def declare_new(path: Annotated[Path, typer.Argument(metavar="FILE.toml")] = Pat
     typer.echo(f"wrote {api.declare_new(path)}: edit it, then `mnemoscope report RESULT --declarations {path}`")
 
 
+def index(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder under which the audits lie, e.g. runs.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The page; DIR/index.html if left out.")] = None,
+    today: Annotated[
+        str | None, typer.Option("--today", help="Day against which due dates are held, e.g. 2026-11-21; today in UTC.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is no page of this command.")] = False,
+) -> None:
+    """Write one page over many audits: a row each, what is overdue, leakage over time."""
+    for line in api.index(folder, out=out, today=today, force=force):
+        typer.echo(line)
+
+
+class Editions(StrEnum):
+    """Who a bundle is for."""
+
+    public = "public"
+    internal = "internal"
+    restricted = "restricted"
+
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder or zip of `mnemoscope bundle`.")]
+
+VERIFY_EPILOG = (
+    "Exit codes: 0 everything that was checked holds; 2 no bundle there, or an unusable key; else the first check that "
+    "fails: 10 container, 11 manifest, 12 files missing or added, 13 digests, 14 schema, 15 words, 16 plan and policy, "
+    "17 log, 18 order of times, 19 pages, 20 signature, 21 signer, 22 recomputed."
+)
+
+
+def bundle(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="An audit's folder, or its result.json.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder, or a name that ends in .zip.")] = None,
+    edition: Annotated[Editions, typer.Option("--edition", help="Who it is for.")] = Editions.internal,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+) -> None:
+    """Gather an audit into a bundle that somebody else can verify."""
+    for line in api.bundle(result, out=out, edition=edition.value, force=force):
+        typer.echo(line)
+
+
+def keygen(
+    out: Annotated[Path, typer.Option("--out", help="The private key's file.")] = Path("mnemoscope-key.pem"),
+) -> None:
+    """Make a key pair for signing bundles; MNEMOSCOPE_KEY_PASSPHRASE in the environment locks it."""
+    for line in api.keygen(out):
+        typer.echo(line)
+
+
+def sign(
+    bundle: BundlePath,
+    key: Annotated[Path, typer.Option("--key", help="Private key file of `mnemoscope keygen`.")],
+    opinion: Annotated[Path | None, typer.Option("--opinion", help="Sign this opinion (TOML) instead.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Sign again what this key has signed.")] = False,
+) -> None:
+    """Sign a bundle, or add a signed opinion to it; nothing in it changes."""
+    for line in api.sign(bundle, key, opinion=opinion, force=force):
+        typer.echo(line)
+
+
+def verify(
+    bundle: BundlePath,
+    public_key: Annotated[
+        list[Path] | None, typer.Option("--public-key", help="Key of who must have signed; may be repeated.")
+    ] = None,
+    from_scores: Annotated[bool, typer.Option(help="Compute intervals and words again from the scores.")] = True,
+) -> None:
+    """Check a bundle and say on one screen what holds and what does not."""
+    from mnemoscope.reports.verification import lines
+
+    found = api.verify(bundle, public_key=public_key or (), from_scores=from_scores)
+    for line in lines(found, bundle):
+        typer.echo(line)
+    raise typer.Exit(found.exit_code)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
+    app.command(rich_help_panel="Report")(bundle)
+    app.command(rich_help_panel="Report")(keygen)
+    app.command(rich_help_panel="Report")(sign)
+    app.command(rich_help_panel="Report", epilog=VERIFY_EPILOG)(verify)
+    app.command(rich_help_panel="Report")(index)
     app.add_typer(declare_app, name="declare", rich_help_panel="Report")

@@ -55,7 +55,8 @@ def template_environment() -> "Environment":
     from jinja2 import DictLoader, Environment, StrictUndefined
 
     folder = files("mnemoscope.reports") / "templates"
-    names = ("report.html.j2", "subject.html.j2", "parts.html.j2", "league.html.j2", "report.css")
+    names = ["report.html.j2", "subject.html.j2", "parts.html.j2", "league.html.j2", "report.css"]
+    names += ["history.html.j2", "history.js"]  # a page of its own: history.py
     sources = {name: (folder / name).read_text(encoding="utf-8") for name in names}
     made = Environment(
         loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
