@@ -13,7 +13,7 @@ class Individual:
     """What the primary attack makes of one record.
 
     Attributes:
-        pseudonym: keyed name (``audit/records/pseudonyms.py``); "" in memory until a key is given.
+        pseudonym: keyed name (``named.with_pseudonyms``); "" in memory until a key is given.
         key: the user's key of the record; it is never written to a document.
         label: its class.
         before: mean place among never-seen scores before deletion, in [0, 1]; 0.5 is the middle. None without models

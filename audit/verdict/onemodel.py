@@ -30,6 +30,7 @@ from mnemoscope.audit.verdict.onemodel_gates import (
     right_answers,
     sanity_check,
 )
+from mnemoscope.audit.verdict.onemodel_inner import one_model_rows
 from mnemoscope.audit.verdict.onemodel_input import (
     OneModelInput,
     Scores,
@@ -208,10 +209,15 @@ def audit_one_model(
     verdict = basis.decide(endpoints, gates, policy)
     findings, curves, shapes = describe_findings(inputs, plan, results, retained, board)
     both = describe_versions(inputs, version_attacks, level=policy.interval_level, seed=plan.seed)
+    given = (*(() if structure is None else (structure,)), *unexposed, *open_retained)
+    inner = one_model_rows(
+        scores, basis, policy, keys=inputs.keys_of(rows), labels=inputs.labels[rows], classes=inputs.classes,
+        fixed=given, gates=gates,
+    )  # fmt: skip
     subject = Subject(
         name, method, {}, verdict, tuple(endpoints), tuple(gates), (*findings, *both), curves, shapes,
         describe_utility(inputs, right, policy), model_groups(inputs, method),
-        epsilons=describe_epsilons(plan, results, board),
+        epsilons=describe_epsilons(plan, results, board), **inner,
     )  # fmt: skip
     checks = (
         sanity,

@@ -28,6 +28,7 @@ from mnemoscope.audit.verdict.result import Endpoint, GateResult, Outcome, Tail
 __all__ = [
     "TAILS",
     "absolute_endpoints",
+    "beside_own_models",
     "change_beyond_drift",
     "equivalence_endpoints",
     "exposure_endpoints",
@@ -153,12 +154,10 @@ def exposure_endpoints(
     Returns:
         Two endpoints; description where a record has fewer than ``min_references`` OUT models, none below 2.
     """
-    out = side == Side.OUT
-    count = out.sum(axis=0).astype(np.float64)
-    if not count.size or count.min() < 2:
+    found = beside_own_models(margin, others, side)
+    if found is None:
         return []
-    mean = np.where(out, others, 0.0).sum(axis=0) / count
-    spread = np.sqrt(np.where(out, (others - mean) ** 2, 0.0).sum(axis=0) / (count - 1) * (1 + 1 / count))
+    distance, spread, count = found
     counts, place = np.unique(count, return_inverse=True)
     limit = stdtrit(counts - 1, 1 - alpha)[place] * spread
     decides = count.min() >= policy.min_references
@@ -166,7 +165,7 @@ def exposure_endpoints(
     bound = policy.exposure_bound_at(alpha)
     endpoints = []
     for tail, sign in zip(TAILS, (1.0, -1.0), strict=True):
-        above = sign * (margin - mean) > limit
+        above = sign * distance > limit
         k1, n1 = int(above[forget].sum()), int(forget.sum())
         k0, n0 = int(above[holdout].sum()), int(holdout.sum())
         estimate = difference_of_rates(k1, n1, k0, n0, policy.level, "upper")
@@ -183,6 +182,22 @@ def exposure_endpoints(
             detail += f": description, a decision needs at least {policy.min_references}"
             endpoints.append(Endpoint("P3", part, attack, True, False, estimate, None, "undecided", None, detail))
     return endpoints
+
+
+def beside_own_models(margin: Floats, others: Floats, side: NDArray[np.int8]) -> tuple[Floats, Floats, Floats] | None:
+    """Each record's margin beside those of its own OUT models.
+
+    Returns:
+        (n,) distance from their mean, (n,) the predictive scale that a t quantile multiplies, (n,) their number; None
+        where a record has fewer than two.
+    """
+    out = side == Side.OUT
+    count = out.sum(axis=0).astype(np.float64)
+    if not count.size or count.min() < 2:
+        return None
+    mean = np.where(out, others, 0.0).sum(axis=0) / count
+    spread = np.sqrt(np.where(out, (others - mean) ** 2, 0.0).sum(axis=0) / (count - 1) * (1 + 1 / count))
+    return margin - mean, spread, count
 
 
 def retained_endpoint(attack: str, pairs: Pairs, board: Board, policy: Policy, alpha: float) -> Endpoint:

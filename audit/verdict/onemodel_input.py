@@ -47,6 +47,8 @@ class OneModelInput:
         shadow: (m, n, q, c) of the attacker's other models.
         shadow_side: (m, n) int8 of ``Side``, required with ``shadow``.
         known: answers of another model with known members, on records of its own: class-dependent thresholds.
+        classes: names of the classes, by label; () where they have none.
+        keys: the user's names of the n records; () where they have none but their ids.
     """
 
     ids: NDArray[np.int64]
@@ -58,6 +60,8 @@ class OneModelInput:
     shadow: Logits | None = None
     shadow_side: NDArray[np.int8] | None = None
     known: Reference | None = None
+    classes: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
     # Not arguments: dataclasses.replace would hand them on, and the copy would answer for the model it was copied from.
     _references: dict[tuple[tuple[Group, ...], Models], Reference] = field(default_factory=dict, repr=False, init=False)
     _views: dict[tuple[str | int, tuple[Group, ...]], View] = field(default_factory=dict, repr=False, init=False)
@@ -79,6 +83,8 @@ class OneModelInput:
             raise InvalidInput(
                 f"shadow_side: must be {self.shadow.shape[:2]}: which records each shadow model was trained on"
             )
+        if self.keys and len(self.keys) != n:
+            raise InvalidInput(f"keys: {len(self.keys)} given for {n} records; give one for each, or none")
         if np.unique(self.ids).size != n:
             raise InvalidInput(
                 f"ids: {n - np.unique(self.ids).size} ids stand more than once; each record needs its own"
@@ -89,6 +95,12 @@ class OneModelInput:
                     f"{group.name.lower()}: {self.count(group)} records; a one-model audit needs at least 2 of them, "
                     "and hundreds for a verdict"
                 )
+
+    def keys_of(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """The names of some records, by position."""
+        if self.keys:
+            return tuple(self.keys[j] for j in rows.tolist())
+        return tuple(str(i) for i in self.ids[rows].tolist())
 
     def count(self, group: Group) -> int:
         """Number of records in a group."""
@@ -285,6 +297,7 @@ def leave_out_uncovered(inputs: OneModelInput) -> tuple[OneModelInput, str]:
         retrained=part(inputs.retrained),
         shadow=part(inputs.shadow),
         shadow_side=None if inputs.shadow_side is None else inputs.shadow_side[:, keep],
+        keys=inputs.keys and inputs.keys_of(np.flatnonzero(keep)),
     )
     return left, "; ".join(said) + ". They are left out of every attack"
 

@@ -59,7 +59,6 @@ class ProcedureAudit(ScoredFleets):
         measures: measures of forgetting to print beside the attacks.
         defences: wrappers of answers to try.
         alternatives: fleets trained like ``before`` under a defence of the training.
-        pseudonym_key: the controller's secret; without it single records have no name that could be written.
     """
 
     def __init__(
@@ -74,10 +73,8 @@ class ProcedureAudit(ScoredFleets):
         measures: Sequence[Measure] = (),
         defences: Sequence[Defence] = (),
         alternatives: Sequence[Alternative] = (),
-        pseudonym_key: bytes | None = None,
     ) -> None:
         super().__init__(inputs, attacks, primary=primary, policy=policy, alpha=alpha, seed=seed)
-        self.pseudonym_key = pseudonym_key
         self.description = Description(self)
         self.beside = Beside(self, measures, defences, alternatives)
         self.inner = Inner(self)

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.answers.games import GAMES
 from mnemoscope.audit.answers.views import Need, Reference
-from mnemoscope.audit.records.pseudonyms import pseudonym
 from mnemoscope.audit.statistics.fleet import FleetAuc, FleetRate, FleetScores
 from mnemoscope.audit.statistics.fleet_differences import share
 from mnemoscope.audit.statistics.multiple import benjamini_hochberg
@@ -18,6 +17,7 @@ from mnemoscope.audit.verdict.basis import Basis
 from mnemoscope.audit.verdict.by_class import class_label, fleet_classes
 from mnemoscope.audit.verdict.individual_rows import LISTED_AT_MOST, Individual
 from mnemoscope.audit.verdict.individuals import RecordScorer, record_p_values
+from mnemoscope.audit.verdict.inner_rows import InnerRows
 from mnemoscope.audit.verdict.procedure_decision import (
     SharedScores,
     SubjectScores,
@@ -25,26 +25,16 @@ from mnemoscope.audit.verdict.procedure_decision import (
     positive_control,
     precision,
 )
-from mnemoscope.audit.verdict.record_map import RecordMap, record_map, record_places
-from mnemoscope.audit.verdict.result import ClassRow, Endpoint, GateResult, SensitivityRow, Tail, WorstCase
+from mnemoscope.audit.verdict.record_map import record_map, record_places
+from mnemoscope.audit.verdict.result import Endpoint, GateResult, Tail, WorstCase
 from mnemoscope.audit.verdict.sensitivity import Choice, sensitivity_rows
 
 if TYPE_CHECKING:
     from mnemoscope.audit.verdict.procedure import ProcedureAudit
 
-__all__ = ["Inner", "InnerRows"]
+__all__ = ["Inner"]
 
 Floats = NDArray[np.float64]
-
-
-class InnerRows(TypedDict):
-    """Fields of a ``Subject``."""
-
-    by_class: tuple[ClassRow, ...]
-    record_map: RecordMap | None
-    individuals: tuple[Individual, ...]
-    sensitivity: tuple[SensitivityRow, ...]
-    worst_case: tuple[WorstCase, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,13 +143,13 @@ class Inner:
     def _individuals(
         self, scores: SubjectScores, before: Floats, after: Floats, retrained: Floats
     ) -> tuple[Individual, ...]:
-        """The clearest records first; names are keys in memory, and pseudonyms where the audit has a key."""
-        inputs, key = self.audit.inputs, self.audit.pseudonym_key
+        """The clearest records first; they are named by who writes them down (``named.with_pseudonyms``)."""
+        inputs = self.audit.inputs
         p = None if scores.margin is None else record_p_values(scores.margin, self._side)
         order = np.argsort(-np.abs(after - 0.5) if p is None else p, kind="stable")
         return tuple(
             Individual(
-                "" if key is None else pseudonym(key, inputs.keys[j]),
+                "",
                 inputs.keys[j],
                 class_label(int(inputs.labels[j]), inputs.classes),
                 float(before[j]),
@@ -200,6 +190,7 @@ class _FleetRules:
     ) -> None:
         self._inner, self._scores, self._reference = inner, scores, reference
         self._fixed, self._gates = fixed, gates
+        self._found: dict[Choice, list[Endpoint]] = {}
         own = inner.audit.primary.name
         self._retained: dict[str, KeptScores | None] = {
             own: None if scores.retained is None else _kept(scores.retained)
@@ -227,7 +218,9 @@ class _FleetRules:
 
     def endpoints(self, choice: Choice) -> list[Endpoint]:
         """P6 first, then what the scores decide."""
-        return [*self._fixed, *decide_endpoints(self._of(choice), choice.policy)]
+        if choice not in self._found:
+            self._found[choice] = [*self._fixed, *decide_endpoints(self._of(choice), choice.policy)]
+        return self._found[choice]
 
     def gates(self, choice: Choice) -> list[GateResult]:
         """G1 to G3 at this choice, then those that do not depend on it."""
