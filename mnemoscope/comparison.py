@@ -172,8 +172,9 @@ def run_compare(question: Comparison, *, progress: Progress | None = None) -> Au
     shadow, side = shadow_answers(question, bench, records)
     clock.lap("companion models", trained)
     inputs = OneModelInput(
-        records.ids, labels, records.group, after, before, retrained, shadow, side if shadow is not None else None
-    )
+        records.ids, labels, records.group, after, before, retrained, shadow, side if shadow is not None else None,
+        classes=dataset.classes, keys=tuple(dataset.keys_of(records.ids)),
+    )  # fmt: skip
     inputs, uncovered = leave_out_uncovered(inputs)
     checks, duplicates, drift = record_checks(dataset, records, policy, question.seed)
     if uncovered:

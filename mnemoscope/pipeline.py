@@ -186,6 +186,7 @@ class _Scheme:
             reseeded=fleets.answers("before B", workspace.fleet("before", replica="B")) if both else None,
             queries=plan.attacks.queries,
             canaries=prepared.canaries,
+            classes=prepared.dataset.classes,
         )
         self.audit = ProcedureAudit(
             inputs,
