@@ -1,5 +1,6 @@
 """From one subject's findings to the rows and lines of its figures, with number, caption, alt text and data table."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -205,14 +206,24 @@ def _bounds(subject: Subject, key: str) -> Drawn | None:
     )  # fmt: skip
 
 
-def subject_figures(result: AuditResult, subject: Subject, number: int) -> list[Drawn]:
-    """Draw everything there is data for: endpoints, rates, ROC and distributions of one subject."""
-    drawn = [
-        _bounds(subject, f"s{number}-bounds"),
-        _rates(result, subject, f"s{number}-rates"),
-        _roc(result, subject, f"s{number}-roc"),
-        _distributions(result, subject, f"s{number}-scores"),
-    ]
+def subject_figures(
+    result: AuditResult, subject: Subject, number: int, *, only: Collection[str] | None = None
+) -> list[Drawn]:
+    """Draw everything there is data for: endpoints, rates, ROC and distributions of one subject.
+
+    Args:
+        result: the whole result.
+        subject: one of its subjects.
+        number: its number, part of each figure's key.
+        only: names of the figures that are wanted, the last parts of their keys; None = all.
+    """
+    makers: dict[str, Callable[[str], Drawn | None]] = {
+        "bounds": lambda key: _bounds(subject, key),
+        "rates": lambda key: _rates(result, subject, key),
+        "roc": lambda key: _roc(result, subject, key),
+        "scores": lambda key: _distributions(result, subject, key),
+    }
+    drawn = (make(f"s{number}-{name}") for name, make in makers.items() if only is None or name in only)
     return [figure for figure in drawn if figure is not None]
 
 
