@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnemoscope.api_evidence import bundle, declare_new, index, keygen, sign, verify
+from mnemoscope.api_evidence import bundle, declare_new, gate, index, keygen, policy_check, policy_new, sign, verify
 from mnemoscope.progress import Progress, Quiet
 
 if TYPE_CHECKING:
@@ -26,13 +26,17 @@ __all__ = [
     "demo",
     "exit_code",
     "export",
+    "gate",
     "index",
     "init",
     "league",
     "list_plugins",
     "plan_check",
     "plan_new",
+    "policy_check",
+    "policy_new",
     "report",
+    "report_files",
     "run",
     "schema",
     "scores",
@@ -308,7 +312,17 @@ def tune(
     return run_tune(made, budget=budget, only=subjects, store=store, out=Path(out), progress=progress)
 
 
-def report(
+def report(result: str | Path, **options: Any) -> Path:
+    """Write a report of a ``result.json`` (or of the folder that holds it); returns its main document.
+
+    Args:
+        result: the file or its folder.
+        options: as ``report_files`` takes them, e.g. ``out="runs/report"`` or ``edition="public"``.
+    """
+    return report_files(result, **options)[0]
+
+
+def report_files(
     result: str | Path,
     *,
     out: str | Path = "runs/report",
@@ -316,9 +330,10 @@ def report(
     edition: 'Literal["public", "internal", "restricted"] | None' = None,
     min_group: int = 10,
     declarations: "Declared | Path | str | None" = None,
-    format: Literal["html", "dpia"] = "html",
-) -> Path:
-    """Write a report of a ``result.json`` (or of the folder that holds it), beside the result that it was made from.
+    format: str = "html",
+    force: bool = False,
+) -> list[Path]:
+    """Write a ``result.json`` (or the one in a folder) in the forms asked for, beside the result that it was made from.
 
     Args:
         result: the file or its folder.
@@ -327,30 +342,29 @@ def report(
         edition: how much is shown; None = the result's own edition.
         min_group: smallest group of records of which the public edition shows a number.
         declarations: what somebody states beside the numbers, a TOML file; in place of what the result holds.
-        format: "html", or "dpia" for the extract that goes into an impact assessment, in Markdown.
+        format: forms by their names in ``reports.formats.FORMATS``, separated by commas, e.g. "html,csv".
+        force: replace files that hold something else.
 
     Returns:
-        The report.
+        The files written, the main document of the first form first.
 
     Raises:
-        InvalidInput: a file is no result of this version or no declarations, or the edition shows more than the result.
+        InvalidInput: a file is no result of this version or no declarations, the edition shows more than the result, or
+            a file of the name is there already and holds something else.
     """
     if league:
         from mnemoscope.reports.league import read_league, write_league
 
-        return write_league(read_league(result), Path(out)).html
+        return [write_league(read_league(result), Path(out)).html]
     from mnemoscope.audit.verdict.declared_file import load_declared
     from mnemoscope.reports.editions import for_edition
-    from mnemoscope.reports.html import write_report
+    from mnemoscope.reports.formats import parse_formats, write_formats
     from mnemoscope.reports.schema import read_result
 
+    forms = parse_formats(format)
     found, declared = read_result(result), load_declared(declarations)
     shown = for_edition(found if declared is None else replace(found, declared=declared), edition, min_group=min_group)
-    if format == "dpia":
-        from mnemoscope.reports.dpia import write_dpia
-
-        return write_dpia(shown, Path(out))
-    return write_report(shown, Path(out)).html
+    return write_formats(shown, forms, Path(out), force=force)
 
 
 def schema() -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from mnemoscope.gate import GateOutcome
     from mnemoscope.reports.verification import Verification
 
-__all__ = ["bundle", "declare_new", "index", "keygen", "sign", "verify"]
+__all__ = ["bundle", "declare_new", "gate", "index", "keygen", "policy_check", "policy_new", "sign", "verify"]
 
 
 def declare_new(path: str | Path = "declarations.toml") -> Path:
@@ -130,3 +131,66 @@ def verify(
 
     keys = (public_key,) if isinstance(public_key, str | Path) else tuple(public_key)
     return check(bundle, public_keys=keys, recompute=recomputed if from_scores else None)
+
+
+def gate(
+    result: str | Path,
+    policy: str | Path,
+    *,
+    junit: str | Path | None = None,
+    summary: str | Path | None = None,
+    force: bool = False,
+) -> "GateOutcome":
+    """Hold a result against a policy, as a step of a pipeline; nothing is decided anew.
+
+    Args:
+        result: a ``result.json``, or the folder that holds it.
+        policy: the policy file that the audit was planned with; its ``[gate]`` table says what is asked for.
+        junit: file that receives JUnit XML.
+        summary: file that receives the job summary in Markdown; appended to where it exists, as pipelines expect.
+        force: replace a JUnit file that holds something else.
+
+    Returns:
+        The outcome; ``outcome.code`` is 0, 3, 4 or 5.
+
+    Raises:
+        InvalidInput: a file cannot be used, or the result contradicts itself.
+    """
+    from mnemoscope.audit.verdict.gate_rules import counted_subjects
+    from mnemoscope.audit.verdict.policy_file import read_policy
+    from mnemoscope.gate import decide_gate, junit_cases
+    from mnemoscope.reports.documents import read_document
+    from mnemoscope.reports.formats import append_whole, write_kept
+    from mnemoscope.reports.junit import junit_xml
+    from mnemoscope.reports.markdown import markdown_summary
+
+    asked = read_policy(Path(policy))
+    found, digest = read_document(result)
+    outcome = decide_gate(found, asked, digest=digest)
+    if junit is not None:
+        data = junit_xml(found, rules=asked.gate, conditions=junit_cases(outcome), digest=digest)
+        write_kept({Path(junit): data}, force=force)
+    if summary is not None:
+        counted = {subject.name for subject in counted_subjects(found, asked.gate)}
+        text = markdown_summary(found, gate=outcome.lines(), counted=counted, digest=digest)
+        append_whole(Path(summary), text.encode("utf-8"))
+    return outcome
+
+
+def policy_new(path: str | Path = "policy.toml") -> Path:
+    """Write a commented policy to start from; a file that exists is left as it is and refused."""
+    from mnemoscope.api import _write_new
+    from mnemoscope.audit.verdict.policy_template import policy_template
+
+    return _write_new(Path(path), policy_template(Path(path).name))
+
+
+def policy_check(path: str | Path) -> list[str]:
+    """Say what a policy file decides, what it changes without a reason, and what its gate asks for.
+
+    Raises:
+        InvalidInput: the file cannot be read, or a key or value is not allowed.
+    """
+    from mnemoscope.audit.verdict.policy_file import policy_lines, read_policy
+
+    return policy_lines(read_policy(Path(path)))

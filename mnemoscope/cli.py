@@ -96,13 +96,6 @@ class Edition(StrEnum):
     restricted = "restricted"
 
 
-class Format(StrEnum):
-    """What ``report`` writes."""
-
-    html = "html"
-    dpia = "dpia"
-
-
 def _audit(work: Callable[[Progress], "AuditResult"], out: Path | None, *, as_json: bool, exit_code: bool) -> None:
     """Do the work under progress bars, show what it found, and leave with the exit code asked for."""
     with progress_for() as progress:
@@ -342,16 +335,18 @@ def report(
     out: Out = Path("runs/report"),
     league: Annotated[bool, typer.Option("--league", help="It is a league table.")] = False,
     edition: Annotated[Edition | None, typer.Option("--edition", help="How much it shows; default: as it is.")] = None,
-    min_group: Annotated[
-        int, typer.Option("--min-group", min=2, help="Least records of a public number.")
-    ] = 10,
+    min_group: Annotated[int, typer.Option("--min-group", min=2, help="Least records of a public number.")] = 10,
     declarations: Declarations = None,
-    format: Annotated[Format, typer.Option("--format", help="A page, or the extract for a DPIA.")] = Format.html,
+    format: Annotated[
+        str, typer.Option("--format", help="Forms, by commas: html, pdf, markdown, junit, csv, json.")
+    ] = "html",
+    force: Annotated[bool, typer.Option("--force", help="Replace files that hold something else.")] = False,
 ) -> None:
-    """Write a report of a result, in the edition and the form that its reader may have."""
+    """Write a report of a result, in the edition and the forms that its reader may have."""
     shown = None if edition is None else edition.value
-    options = {"edition": shown, "min_group": min_group, "declarations": declarations, "format": format.value}
-    typer.echo(f"wrote {api.report(result, out=out, league=league, **options)}")  # type: ignore[arg-type]
+    options = {"edition": shown, "min_group": min_group, "declarations": declarations, "format": format, "force": force}
+    for path in api.report_files(result, out=out, league=league, **options):  # type: ignore[arg-type]
+        typer.echo(f"wrote {path}")
 
 
 @app.command(rich_help_panel="Report")

@@ -95,6 +95,36 @@ def verify(
     raise typer.Exit(found.exit_code)
 
 
+policy_app = typer.Typer(no_args_is_help=True, help="Write a policy (bounds, and who answers for them) or check one.")
+
+
+@policy_app.command("new")
+def policy_new(path: Annotated[Path, typer.Argument(metavar="FILE.toml")] = Path("policy.toml")) -> None:
+    """Write a commented policy: every bound with its default, its meaning and why."""
+    typer.echo(f"wrote {api.policy_new(path)}: edit it, then `mnemoscope policy check {path}`")
+
+
+@policy_app.command("check")
+def policy_check(path: Annotated[Path, typer.Argument(metavar="FILE.toml")]) -> None:
+    """Say what a policy changes, for which reason, and what its gate asks for."""
+    for line in api.policy_check(path):
+        typer.echo(line)
+
+
+def gate(
+    result: Annotated[Path, typer.Argument(metavar="RESULT.json", help="A result, or the folder that holds it.")],
+    policy: Annotated[Path, typer.Option("--policy", help="The policy that the audit was planned with.")],
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here.")] = None,
+    summary: Annotated[Path | None, typer.Option("--summary", help="Append the job summary (Markdown) here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a JUnit file that holds something else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, and nothing else.")] = False,
+) -> None:
+    """Hold a result against a policy. Exit code: 0 passed, 3 outside, 4 inconclusive, 5 not assessed."""
+    outcome = api.gate(result, policy, junit=junit, summary=summary, force=force)
+    typer.echo(outcome.json() if as_json else outcome.text(), nl=False)
+    raise typer.Exit(outcome.code)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command(rich_help_panel="Report")(bundle)
@@ -103,3 +133,5 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Report", epilog=VERIFY_EPILOG)(verify)
     app.command(rich_help_panel="Report")(index)
     app.add_typer(declare_app, name="declare", rich_help_panel="Report")
+    app.command(rich_help_panel="Report")(gate)
+    app.add_typer(policy_app, name="policy", rich_help_panel="Inspect")

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
 from mnemoscope.audit.errors import InvalidInput
-from mnemoscope.audit.verdict.result import Tier
+from mnemoscope.audit.verdict.result import AuditResult, Subject, Tier
 
-__all__ = ["GateRules", "Treatment", "gate_rules"]
+__all__ = ["CONTROLS", "GateRules", "Treatment", "counted_subjects", "gate_rules"]
+
+CONTROLS = ("noop",)
+"""Methods that delete nothing: an audit runs them to see that it can see. OUTSIDE BOUND is what they are there for."""
 
 Treatment = Literal["block", "warn"]
 TREATED = ("inconclusive", "controls", "exploratory", "not_fit_for_use")
@@ -92,3 +95,28 @@ def gate_rules(values: object) -> GateRules:
             raise InvalidInput(f"gate: unknown key {key!r}; {hint}")
     clean = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return GateRules(**clean)
+
+
+def counted_subjects(result: AuditResult, rules: GateRules) -> tuple[Subject, ...]:
+    """Return the subjects that count: those the policy names, else all but controls that delete nothing.
+
+    Exact retraining counts like any other way of deleting: it may be the very way that is used, and where it is a
+    reference only, an audit that cannot clear it has no power to clear anything.
+
+    Raises:
+        InvalidInput: the policy names a subject that is not there.
+    """
+    if rules.subjects is None:
+        return tuple(s for s in result.subjects if s.method not in CONTROLS)
+    names: dict[str, set[str]] = {}
+    for s in result.subjects:
+        names.setdefault(s.name, set()).add(s.name)
+    for row in result.requests:  # one way of deleting, audited after each of several requests
+        names.setdefault(row.subject, set()).add(row.audit)
+    unknown = [name for name in rules.subjects if name not in names]
+    if unknown:
+        raise InvalidInput(
+            f"gate.subjects: {unknown[0]!r} is no subject of this result; it holds {', '.join(sorted(names)) or 'none'}"
+        )
+    wanted = set().union(*(names[name] for name in rules.subjects))
+    return tuple(s for s in result.subjects if s.name in wanted)

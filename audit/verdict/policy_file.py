@@ -27,7 +27,7 @@ from mnemoscope.audit.verdict.gate_rules import GateRules, gate_rules
 from mnemoscope.audit.verdict.policy import BESIDE, Policy, load_policy, policy_values
 from mnemoscope.audit.verdict.policy_record import PolicyRecord
 
-__all__ = ["PolicyDocument", "policy_record", "read_policy"]
+__all__ = ["PolicyDocument", "policy_lines", "policy_record", "read_policy"]
 
 LONGEST = 2_000
 """Characters of a name or a reason: a report prints them."""
@@ -125,6 +125,37 @@ def policy_record(source: "Policy | Path | str | Mapping[str, object] | None") -
     document = read_policy(source)
     said = (document.owner, document.role, document.reason, document.reasons, document.gate != GateRules())
     return document.record() if any(said) else None
+
+
+def policy_lines(document: PolicyDocument) -> list[str]:
+    """Say what a policy decides, what it changes, and what is not said, line by line."""
+    role = f", {document.role}" if document.role else ""
+    lines = [
+        f"policy {document.digest}",
+        f"bounds {document.bounds.digest}",
+        f"owner: {document.owner}{role}"
+        if document.owner
+        else "owner: nobody is named; name who answers for the bounds",
+        f"reason: {document.reason}" if document.reason else "reason: none is given",
+    ]
+    changed = document.changed()
+    for key, (default, value) in changed.items():
+        why = document.reasons.get(key)
+        said = f"because {why}" if why else "no reason is given; add one under [reasons]"
+        lines.append(f"{key} = {_shown(value)} instead of {_shown(default)}: {said}")
+    if not changed:
+        lines.append("every bound has its default")
+    for key, value in document.gate.as_json().items():
+        lines.append(f"gate.{key} = {value}")
+    if not document.gate.as_json():
+        lines.append("the gate has its defaults: OUTSIDE BOUND, INCONCLUSIVE and NOT ASSESSED block")
+    if document.bounds.profile == "smoke":
+        lines.append("a smoke run: every word will be NOT ASSESSED, on purpose")
+    return lines
+
+
+def _shown(value: object) -> str:
+    return "what follows from the counts" if value is None else str(value)
 
 
 def _text(value: object, name: str) -> str:
