@@ -7,7 +7,7 @@ first. It writes nothing itself: whether a file may be replaced is decided in on
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mnemoscope.audit.errors import InvalidInput
+from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.verdict.result import AuditResult
 from mnemoscope.reports.schema import RESULT_NAME, to_json, write_whole
 
@@ -50,6 +50,12 @@ def _pdf(result: AuditResult) -> dict[str, bytes]:
     return {REPORT_NAME: report_pdf(result), SUMMARY_NAME: summary_pdf(result)}
 
 
+def _pdf_archive(result: AuditResult) -> dict[str, bytes]:
+    from mnemoscope.reports.pdf import archive_files
+
+    return archive_files(result)
+
+
 def _dpia(result: AuditResult) -> dict[str, bytes]:
     from mnemoscope.reports.dpia import DPIA_NAME, dpia_extract
 
@@ -59,6 +65,7 @@ def _dpia(result: AuditResult) -> dict[str, bytes]:
 FORMATS: dict[str, Maker] = {
     "html": _html,
     "pdf": _pdf,
+    "pdf-archive": _pdf_archive,
     "json": _json,
     "markdown": _markdown,
     "junit": _junit,
@@ -87,7 +94,8 @@ def parse_formats(text: str) -> tuple[str, ...]:
 def write_formats(result: AuditResult, names: Sequence[str], out: Path, *, force: bool = False) -> list[Path]:
     """Write a result in several forms, beside the ``result.json`` that all of them were made from.
 
-    Everything is made before anything is written, so that a form that cannot be made leaves nothing behind.
+    Everything is made before anything is written, so that a form that cannot be made leaves nothing behind. Where a
+    form lacks something that can be installed, the others are written, and ``report.html`` in its place.
 
     Args:
         result: what an audit found, in the edition to be shown.
@@ -100,12 +108,22 @@ def write_formats(result: AuditResult, names: Sequence[str], out: Path, *, force
 
     Raises:
         InvalidInput: a file is there already with other content, or cannot be written.
+        MissingNeed: a form lacks a package or a library (a PDF without Pango); all else was written.
     """
     files: dict[str, bytes] = {}
+    lacking: MissingNeed | None = None
     for name in names:
-        files |= FORMATS[name](result)
+        try:
+            files |= FORMATS[name](result)
+        except MissingNeed as error:
+            lacking = error
+    if lacking is not None and "html" not in names:
+        files |= FORMATS["html"](result)
     files.setdefault(RESULT_NAME, to_json(result))
-    return write_kept({out / name: data for name, data in files.items()}, force=force)
+    written = write_kept({out / name: data for name, data in files.items()}, force=force)
+    if lacking is not None:
+        raise MissingNeed(f"{lacking}. Written without it: {', '.join(map(str, written))}") from lacking
+    return written
 
 
 def write_kept(files: dict[Path, bytes], *, force: bool = False) -> list[Path]:
