@@ -91,9 +91,20 @@ def run(
     out: str | Path = "runs/audit",
     store: str | Path = STORE,
     declarations: "Declared | Path | str | None" = None,
+    key: str | Path | None = None,
+    keep_answers: bool = False,
     progress: Progress | None = None,
 ) -> "AuditResult":
     """Carry out a plan; what a former call finished is taken from the store.
+
+    Args:
+        plan: a TOML file.
+        out: folder that receives ``result.json``, the report and the evidence.
+        store: folder of finished work.
+        declarations: what somebody states beside the numbers, a TOML file.
+        key: the controller's key file for pseudonyms and commitments; None makes one in ``out``.
+        keep_answers: also keep the recorded answers, which are large: ``rerun`` can then run the attacks again.
+        progress: told of steps; None tells nobody.
 
     Raises:
         InvalidInput: the plan or the declarations cannot be read or an entry is not allowed; nothing was computed.
@@ -106,7 +117,15 @@ def run(
     check_out(out)
     declared = load_declared(declarations)
     made = load_plan(Path(plan))
-    return run_plan(made, store=str(store), out=Path(out), progress=progress or Quiet(), declared=declared)
+    return run_plan(
+        made,
+        store=str(store),
+        out=Path(out),
+        progress=progress or Quiet(),
+        declared=declared,
+        key=None if key is None else Path(key),
+        keep_answers=keep_answers,
+    )
 
 
 def compare(
@@ -119,6 +138,7 @@ def compare(
     *,
     out: str | Path | None = "runs/compare",
     declarations: "Declared | Path | str | None" = None,
+    key: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> "AuditResult":
@@ -133,6 +153,7 @@ def compare(
         holdout: records that neither model ever saw, in the same forms.
         out: folder that receives ``result.json`` and the report; None writes nothing.
         declarations: what somebody states beside the numbers, a TOML file.
+        key: the controller's key file for pseudonyms and commitments; None makes one in ``out``.
         progress: told of steps; None tells nobody.
         options: further fields of ``mnemoscope.comparison.Comparison``, e.g. ``references=5``.
     """
@@ -144,9 +165,10 @@ def compare(
     check_out(out)
     declared = load_declared(declarations)
     question = Comparison(Path(before), Path(after), Path(model), str(data), forget, holdout, **options)
-    result = replace(run_compare(question, progress=progress or Quiet()), declared=declared)
-    if out is not None:
-        write_report(result, Path(out))
+    place, own = None if out is None else Path(out), None if key is None else Path(key)
+    result = replace(run_compare(question, out=place, key=own, progress=progress or Quiet()), declared=declared)
+    if place is not None:
+        write_report(result, place)
     return result
 
 
@@ -158,6 +180,7 @@ def scores(
     alpha: float | None = None,
     seed: int = 0,
     declarations: "Declared | Path | str | None" = None,
+    key: str | Path | None = None,
     progress: Progress | None = None,
 ) -> "AuditResult":
     """Audit recorded predictions alone, from one ``.npz`` file; torch is not needed.
@@ -174,9 +197,11 @@ def scores(
     check_seed(seed)
     check_out(out)
     declared = load_declared(declarations)
-    result = replace(run_scores(Path(file), policy=policy, alpha=alpha, seed=seed), declared=declared)
-    if out is not None:
-        write_report(result, Path(out))
+    place, own = None if out is None else Path(out), None if key is None else Path(key)
+    made = run_scores(Path(file), out=place, policy=policy, alpha=alpha, seed=seed, key=own)
+    result = replace(made, declared=declared)
+    if place is not None:
+        write_report(result, place)
     return result
 
 

@@ -15,6 +15,7 @@ from mnemoscope.audit.verdict.result import Check, DataSummary, GateResult, Reco
 if TYPE_CHECKING:
     from mnemoscope.audit.records.datasets import Dataset
     from mnemoscope.comparison import Comparison
+    from mnemoscope.evidence import EvidenceFolder
 
 __all__ = ["Records", "accuracy_check", "data_summary", "record_checks", "select"]
 
@@ -127,12 +128,18 @@ def accuracy_check(before: Logits, after: Logits, labels: Ids, records: Records)
     return Check("accuracy", "accuracy before and after", "pass", text)
 
 
-def data_summary(dataset: "Dataset", records: Records, checks: tuple[Check, ...]) -> DataSummary:
-    """The data set and how many records play which part."""
+def data_summary(
+    dataset: "Dataset", records: Records, checks: tuple[Check, ...], evidence: "EvidenceFolder"
+) -> DataSummary:
+    """The data set and how many records play which part, committed to where there is a key."""
     from mnemoscope.audit.work.keys import ids_digest
 
     sets = tuple(
-        RecordSet(group.name.lower(), int(ids.size), ids_digest(np.sort(ids)))
+        evidence.commit(
+            RecordSet(group.name.lower(), int(ids.size), ids_digest(np.sort(ids))),
+            ids,
+            map(bytes, dataset.digests[dataset.positions(ids)]),
+        )
         for group in Group
         if (ids := records.of(group)).size
     )

@@ -22,7 +22,9 @@ from mnemoscope.audit.verdict.result import AuditResult, Check, Cost, Endpoint, 
 from mnemoscope.companions import Workbench, checkpoints_in
 from mnemoscope.compared_models import members_file, retrained_answers, shadow_answers
 from mnemoscope.compared_records import Records, accuracy_check, data_summary, record_checks, select
+from mnemoscope.evidence import EvidenceFolder
 from mnemoscope.guard import check_seed
+from mnemoscope.model_evidence import ModelEvidence
 from mnemoscope.progress import Progress, Quiet
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 from mnemoscope.published_numbers import published_numbers
@@ -124,11 +126,15 @@ class Comparison:
         return policy if self.alpha is None else replace(policy, alpha=self.alpha)
 
 
-def run_compare(question: Comparison, *, progress: Progress | None = None) -> AuditResult:
+def run_compare(
+    question: Comparison, *, out: Path | None = None, key: Path | None = None, progress: Progress | None = None
+) -> AuditResult:
     """Audit two checkpoints.
 
     Args:
         question: what is compared, and on which records.
+        out: folder that receives the evidence; ``result.json`` is written there by the caller. None writes nothing.
+        key: the controller's key file for pseudonyms and commitments; None makes one in ``out``.
         progress: told of steps.
 
     Returns:
@@ -138,6 +144,11 @@ def run_compare(question: Comparison, *, progress: Progress | None = None) -> Au
         InvalidInput: records, checkpoints or options that cannot be used; or an accuracy on holdout records near
             chance, which means that labels or preprocessing are probably wrong. Nothing was trained then.
     """
+    with EvidenceFolder(out, key) as evidence:
+        return _carry_out(question, evidence, progress)
+
+
+def _carry_out(question: Comparison, evidence: EvidenceFolder, progress: Progress | None) -> AuditResult:
     from mnemoscope.attacks import ATTACKS, DEFAULT_VERSION_ATTACKS_ALONE
     from mnemoscope.audit.models.data import DeviceData
     from mnemoscope.audit.models.subject import load_subject
@@ -183,10 +194,13 @@ def run_compare(question: Comparison, *, progress: Progress | None = None) -> Au
         checks = (*checks, Check("coverage", title, "fail", uncovered, remedy))
     clock.lap("check the records")
     attacks = _attacks(inputs)
+    plan = plan_one_model(inputs, attacks, policy=policy, seed=question.seed)
+    kept = ModelEvidence(evidence)
+    kept.begin(inputs, plan.summary().digest)
     found = audit_one_model(
         inputs,
         attacks,
-        plan=plan_one_model(inputs, attacks, policy=policy, seed=question.seed),
+        plan=plan,
         name=question.after.name,
         method="as delivered",
         duplicates=duplicates,
@@ -196,14 +210,16 @@ def run_compare(question: Comparison, *, progress: Progress | None = None) -> Au
         version_attacks=[ATTACKS[name]() for name in DEFAULT_VERSION_ATTACKS_ALONE],
         hint="" if retrained is not None else "retrained models (--references 5) would show what such models score",
     )
+    kept.add(inputs, found, found.subject.verdict)
+    kept.close("one-model", found.plan, policy, tuple({"name": a.name, "settings": {}} for a in plan.attacks))
     clock.lap("attacks, endpoints and verdict")
     own = [check for check in found.checks if check.id not in {c.id for c in checks}]
     accuracy = accuracy_check(before, after, labels, records)
-    return AuditResult(
+    result = AuditResult(
         title=f"{question.before.name} and {question.after.name}",
         mode="one-model",
         created_at=timestamp(),
-        data=data_summary(dataset, records, (*checks, *own, accuracy)),
+        data=data_summary(dataset, records, (*checks, *own, accuracy), evidence),
         plan=replace(found.plan, decided=policy_record(question.policy)),
         limits=found.limits,
         subjects=(
@@ -218,6 +234,7 @@ def run_compare(question: Comparison, *, progress: Progress | None = None) -> Au
         not_run=found.not_run,
         limitations=LIMITATIONS,
     )
+    return evidence.finish(result)
 
 
 def _structure(question: Comparison, data: "DeviceData", records: Records) -> Endpoint:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mnemoscope.audit.records.commitments import RecordCommitment, commit_records
 from mnemoscope.audit.records.pseudonyms import pseudonym
 from mnemoscope.audit.verdict.evidence_files import Classification, EvidenceFile
+from mnemoscope.audit.verdict.named import with_pseudonyms
 from mnemoscope.audit.verdict.result import AuditResult, RecordSet
 from mnemoscope.audit.work.keys import canonical_json
 from mnemoscope.audit.work.run_log import RESULT, RunLog
@@ -55,10 +56,17 @@ class EvidenceFolder:
         self.out = out
         self.log = RunLog()
         self._key_file = key
+        self._reached: set[str] = set()
         if out is not None:
             existing_key(out, key)  # a key that cannot be read is found before any work
         self._writers: dict[str, ArrayWriter] = {}
         self._sets: dict[str, tuple[RecordCommitment, str]] = {}
+
+    def once(self, step: str, about: str = "") -> None:
+        """Write a line of the log, unless the step was reached before."""
+        if step not in self._reached:
+            self._reached.add(step)
+            self.log.add(step, about)
 
     @cached_property
     def _key(self) -> bytes | None:
@@ -99,8 +107,9 @@ class EvidenceFolder:
 
     def finish(self, result: AuditResult) -> AuditResult:
         """Close all files and name them in the result, which is still to be written."""
-        if self.out is None:
+        if self.out is None or self._key is None:
             return result
+        result = with_pseudonyms(result, self._key, PSEUDONYM_DIGITS)
         for writer in self._writers.values():
             writer.close()
         if self._sets:

@@ -41,6 +41,8 @@ from mnemoscope.audit.verdict.result import (
 from mnemoscope.audit.work.keys import Json, content_key, ids_digest, plain_json
 from mnemoscope.audit.work.plan import Plan, load_attack, load_method
 from mnemoscope.audit.work.tuned import resolved_settings, tuned_of
+from mnemoscope.evidence import EvidenceFolder
+from mnemoscope.model_evidence import ModelEvidence
 from mnemoscope.preparation import DEFAULT_SUBJECTS
 from mnemoscope.progress import Progress, Quiet
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
@@ -139,6 +141,7 @@ def run_one_model_round(
     store: str | Path,
     out: Path | None = None,
     progress: Progress | None = None,
+    key: Path | None = None,
 ) -> AuditResult:
     """Train one model, let every subject of the plan forget the same records in it, and audit each result.
 
@@ -149,10 +152,29 @@ def run_one_model_round(
         store: folder of finished work.
         out: folder that receives ``result.json`` and the report; None writes nothing.
         progress: told of steps.
+        key: the controller's key file for pseudonyms and commitments; None makes one in ``out``.
 
     Returns:
         The result in one-model mode, a subject for each method that serves the request.
     """
+    with EvidenceFolder(out, key) as evidence:
+        result = _carry_out(plan, forget, references, store, evidence, progress)
+    if out is not None:
+        from mnemoscope.reports import write_report
+
+        write_report(result, out)
+    return result
+
+
+def _carry_out(
+    plan: Plan,
+    forget: str,
+    references: int,
+    store: str | Path,
+    evidence: EvidenceFolder,
+    progress: Progress | None,
+) -> AuditResult:
+    from mnemoscope.attacks import DEFAULT_ATTACKS
     from mnemoscope.audit.models.data import DeviceData
     from mnemoscope.audit.work.store import Store
 
@@ -168,6 +190,7 @@ def run_one_model_round(
     plan_summary = limits = None
     not_run: dict[tuple[str, str], NotRun] = {}
     wanted = plan.subjects or DEFAULT_SUBJECTS
+    kept = ModelEvidence(evidence)
     for i, subject in enumerate(wanted):
         method = _method(plan, subject)
         if records.request.kind not in getattr(method, "kinds", ("records", "class")):
@@ -183,15 +206,18 @@ def run_one_model_round(
         inputs = bench.inputs(after, start, retrained)
         attacks = _attacks(plan, inputs)
         fixed = plan_one_model(inputs, attacks, policy=policy, seed=plan.seed)
+        kept.begin(inputs, plan.digest)
         # Labels and preprocessing were checked on the original. A model that a method ruined is a result, and a
         # forgotten class is answered with other classes.
         found = audit_one_model(inputs, attacks, plan=fixed, name=subject.name, method=method.name, force=True)
         spent = float(np.mean([one.seconds for one in retrained]))
         tested = bench.test_utility(after, start, retrained, policy)
+        verdict = _fitness(found.subject.verdict, tested, policy)
+        kept.add(inputs, found, verdict)
         subjects.append(
             replace(
                 found.subject,
-                verdict=_fitness(found.subject.verdict, tested, policy),
+                verdict=verdict,
                 settings=_flat(resolved_settings(subject, plan.folder)),
                 tuned=tuned_of(subject, plan.folder),
                 utility=(*found.subject.utility, *tested),
@@ -207,11 +233,14 @@ def run_one_model_round(
         raise InvalidInput(
             f"league.forget={forget!r}: no subject of the plan serves requests of kind {records.request.kind!r}"
         )
+    specs = plan.attack_specs(DEFAULT_ATTACKS)
+    settings = tuple({"name": spec.name, "settings": dict(spec.settings)} for spec in specs)
+    kept.close("one-model", replace(plan_summary, digest=plan.digest), policy, settings)
     result = AuditResult(
         title=plan.name,
         mode="one-model",
         created_at=timestamp(),
-        data=bench.summary(),
+        data=bench.summary(evidence),
         plan=replace(plan_summary, digest=plan.digest, decided=policy_record(plan.policy)),
         limits=limits,
         subjects=tuple(subjects),
@@ -220,11 +249,7 @@ def run_one_model_round(
         not_run=tuple(dict.fromkeys(not_run.values())),
         limitations=LIMITATIONS,
     )
-    if out is not None:
-        from mnemoscope.reports import write_report
-
-        write_report(result, out)
-    return result
+    return evidence.finish(result)
 
 
 @dataclass(frozen=True, eq=False)
@@ -432,8 +457,8 @@ class _RoundBench:
         )
         return literature_rows(metrics, int(sets.forget.size))
 
-    def summary(self) -> DataSummary:
-        """The data set and how many records play which role."""
+    def summary(self, evidence: EvidenceFolder) -> DataSummary:
+        """The data set and how many records play which role, committed to where there is a key."""
         r, dataset = self.records, self.dataset
         sets = (
             ("forget", r.request.forget, "trained on, then deleted"),
@@ -443,7 +468,15 @@ class _RoundBench:
             ("validation", r.request.validation, "methods of deletion may train on them"),
             ("test", r.test, "accuracy"),
         )
-        shown = tuple(RecordSet(name, int(ids.size), ids_digest(ids), note) for name, ids, note in sets if ids.size)
+        shown = tuple(
+            evidence.commit(
+                RecordSet(name, int(ids.size), ids_digest(ids), note),
+                ids,
+                map(bytes, dataset.digests[dataset.positions(ids)]),
+            )
+            for name, ids, note in sets
+            if ids.size
+        )
         shape = tuple(int(side) for side in dataset.values.shape[1:])
         return DataSummary(dataset.name, dataset.digest, int(dataset.ids.size), len(dataset.classes), shape, shown, ())
 

@@ -20,14 +20,17 @@ from mnemoscope.audit.verdict.procedure_decision import SubjectScores
 from mnemoscope.audit.verdict.procedure_scores import reads_both
 from mnemoscope.audit.verdict.result import AuditResult, Cost, Endpoint, GateResult, ModelGroup, NotRun, Subject
 from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan
+from mnemoscope.audit.work.run_log import FIRST_SCORE, MODELS_READY, PLAN
 from mnemoscope.audit.work.tuned import resolved_settings, tuned_of
 from mnemoscope.commitment import commit_plan
+from mnemoscope.evidence import SCORES, EvidenceFolder
 from mnemoscope.planned_records import data_checks, data_summary, refuse_changed_data
 from mnemoscope.preparation import DP_DELTA, PreparedAudit
 from mnemoscope.progress import Progress
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 from mnemoscope.reconstruction import coverage, reconstruct
 from mnemoscope.requests import RequestChain, limitations_of, stages_of
+from mnemoscope.stored_scores import ScoreWriter
 
 if TYPE_CHECKING:
     from mnemoscope.audit.models.protocol import TrainsItself
@@ -52,6 +55,8 @@ def run_plan(
     out: Path | None = None,
     progress: Progress | None = None,
     declared: Declared | None = None,
+    key: Path | None = None,
+    keep_answers: bool = False,
 ) -> AuditResult:
     """Carry out a procedure audit.
 
@@ -61,10 +66,30 @@ def run_plan(
         out: folder that receives ``plan.json``, ``result.json`` and the report; None writes nothing.
         progress: told of steps.
         declared: what somebody states beside the numbers.
+        key: the controller's key file for pseudonyms and commitments; None makes one in ``out``.
+        keep_answers: also keep the recorded answers of all models, which are large, in ``out``.
 
     Returns:
         The result, one subject for each deletion procedure of the plan.
     """
+    with EvidenceFolder(out, key) as evidence:
+        result = _carry_out(plan, evidence, store, progress, declared, keep_answers=keep_answers)
+    if out is not None:
+        from mnemoscope.reports import write_report
+
+        write_report(result, out)
+    return result
+
+
+def _carry_out(
+    plan: Plan,
+    evidence: EvidenceFolder,
+    store: str | Path,
+    progress: Progress | None,
+    declared: Declared | None,
+    *,
+    keep_answers: bool,
+) -> AuditResult:
     from mnemoscope.audit.models.protocol import TrainsItself, trainer_of
     from mnemoscope.audit.models.training import fresh_model
     from mnemoscope.audit.work.store import Store
@@ -80,8 +105,12 @@ def run_plan(
     stages = stages_of(prepared)
     whole = stages[-1].prepared  # everything that is to be forgotten is forgotten there
     checks, data_gates = data_checks(whole)
-    commitment = commit_plan(plan, prepared.alpha, out)
+    commitment = commit_plan(plan, prepared.alpha, evidence.out)
     committed = commitment.before_scores
+    evidence.log.add(PLAN, plan.digest)
+    stored = ScoreWriter(
+        evidence.arrays(SCORES), evidence.pseudonyms(prepared.dataset.keys_of(prepared.design.audited))
+    )
     private = _private_fleets(prepared, opened)
     chain = RequestChain(prepared)
     found: dict[str, list[Subject]] = {wanted.name: [] for wanted in prepared.subjects}
@@ -95,10 +124,10 @@ def run_plan(
         wanted, method = prepared.subjects[i], prepared.methods[i]
         if i == 0:
             own = workspace if stage.number == 1 else open_workspace(stage.prepared)
-            schemes = {None: _Scheme(stage.prepared, own, private)}
+            schemes = {None: _Scheme(stage.prepared, own, private, evidence)}
         trainer = trainer_of(method)
         if trainer not in schemes:
-            schemes[trainer] = _Scheme(stage.prepared, open_workspace(stage.prepared, trainer=trainer), [])
+            schemes[trainer] = _Scheme(stage.prepared, open_workspace(stage.prepared, trainer=trainer), [], evidence)
         scheme = schemes[trainer]
         name = stage.title(wanted.name)
         models = chain.models(stage, wanted.name, method, scheme.workspace)
@@ -129,15 +158,18 @@ def run_plan(
             )
             found[wanted.name].append(replace(subject, tuned=tuned_of(wanted, plan.folder)))
             chain.add(stage, wanted.name, method, subject, scores[0][0].after[prepared.primary], scheme.audit)
+            stored.subject(name, *scores[0])
+            evidence.log.add("subject scored", name)
             told.step("score", done + 1, len(rounds))
         if i + 1 == count:
             costs += [cost for one in schemes.values() for cost in stage.costs(one.workspace.costs)]
     subjects = tuple(subject for several in found.values() for subject in several)
+    stored.close("procedure", plan=plan.digest, policy=prepared.policy, primary=prepared.primary, alpha=prepared.alpha)
     result = AuditResult(
         title=plan.name,
         mode="procedure",
         created_at=timestamp(),
-        data=data_summary(whole, checks),
+        data=data_summary(whole, checks, evidence),
         plan=prepared.plan_summary(commitment),
         limits=limits_of("procedure", has_fleet=True, policy=prepared.policy),
         subjects=subjects,
@@ -154,11 +186,7 @@ def run_plan(
         limitations=(*LIMITATIONS, *_of_canaries(prepared), *limitations_of(prepared)),
         warnings=tuple(dict.fromkeys(line for subject in subjects for line in refutations(subject.epsilons))),
     )
-    if out is not None:
-        from mnemoscope.reports import write_report
-
-        write_report(result, out)
-    return result
+    return evidence.finish(result)
 
 
 class _Scheme:
@@ -168,7 +196,13 @@ class _Scheme:
     without the forgotten records, and so again with other seeds.
     """
 
-    def __init__(self, prepared: PreparedAudit, workspace: "Workspace", alternatives: list[Alternative]) -> None:
+    def __init__(
+        self,
+        prepared: PreparedAudit,
+        workspace: "Workspace",
+        alternatives: list[Alternative],
+        evidence: EvidenceFolder,
+    ) -> None:
         self.workspace = workspace
         fleets = self.fleets = _Fleets(prepared, workspace)
         plan, design = prepared.plan, prepared.design
@@ -199,6 +233,8 @@ class _Scheme:
             defences=prepared.defences,
             alternatives=alternatives,
         )
+        evidence.once(MODELS_READY, "before and retrained")
+        evidence.once(FIRST_SCORE)
         told = prepared.progress
         with prepared.watch.step("controls"):
             told.step("controls", 0, 2)

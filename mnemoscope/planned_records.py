@@ -12,6 +12,7 @@ from mnemoscope.audit.records.duplicates import find_duplicates
 from mnemoscope.audit.rng import generator
 from mnemoscope.audit.verdict.result import Check, DataSummary, GateResult, RecordSet
 from mnemoscope.audit.work.keys import content_key
+from mnemoscope.evidence import EvidenceFolder
 from mnemoscope.preparation import PreparedAudit
 
 __all__ = ["data_checks", "data_summary", "refuse_changed_data"]
@@ -92,13 +93,14 @@ def data_checks(prepared: PreparedAudit) -> tuple[tuple[Check, ...], list[GateRe
     return checks, [gate, drift_gate]
 
 
-def data_summary(prepared: PreparedAudit, checks: tuple[Check, ...]) -> DataSummary:
-    """The data set and how many records play which role."""
+def data_summary(prepared: PreparedAudit, checks: tuple[Check, ...], evidence: EvidenceFolder) -> DataSummary:
+    """The data set and how many records play which role, committed to where there is a key."""
     design, dataset = prepared.design, prepared.dataset
 
     def record_set(role: str, ids: NDArray[np.int64], note: str) -> RecordSet:
         digest = hashlib.sha256(np.sort(ids).astype("<i8").tobytes()).hexdigest()
-        return RecordSet(role, int(ids.size), "sha256:" + digest, note)
+        made = RecordSet(role, int(ids.size), "sha256:" + digest, note)
+        return evidence.commit(made, ids, map(bytes, dataset.digests[dataset.positions(ids)]))
 
     counts = {role: int((design.role[0] == role).sum()) for role in (Role.KEPT, Role.FORGOTTEN, Role.NEVER)}
     per_record = [int((design.roles_of(design.audited)[:, 0] == r).sum()) for r in counts]

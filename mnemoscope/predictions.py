@@ -46,7 +46,9 @@ from mnemoscope.audit.verdict.onemodel_input import OneModelInput
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy, load_policy
 from mnemoscope.audit.verdict.policy_file import policy_record
-from mnemoscope.audit.verdict.result import AuditResult, Cost, DataSummary
+from mnemoscope.audit.verdict.result import AuditResult, Cost, DataSummary, RecordSet
+from mnemoscope.evidence import EvidenceFolder
+from mnemoscope.model_evidence import ModelEvidence
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 from mnemoscope.published_numbers import published_numbers
 
@@ -72,17 +74,19 @@ def run_scores(
     seed: int = 0,
     title: str | None = None,
     force: bool = False,
+    key: Path | None = None,
 ) -> AuditResult:
     """Audit recorded predictions.
 
     Args:
         file: the ``.npz`` file, see the module's table.
-        out: a folder that ``result.json`` is written to by the caller's writer; checked to be usable before any work.
+        out: folder that receives the evidence; ``result.json`` is written there by the caller. None writes nothing.
         policy: bounds and levels, or a TOML file with them.
         alpha: false-alarm rate of the endpoints; None = chosen from counts.
         seed: root seed.
         title: of the report; None names the file.
         force: go on although the accuracy on never-seen records is near chance.
+        key: the controller's key file for pseudonyms and commitments; None makes one in ``out``.
 
     Returns:
         The complete result: mode "one-model" with ``role``, "membership" with ``member``.
@@ -90,12 +94,19 @@ def run_scores(
     Raises:
         InvalidInput: anything in the file that cannot be used, by name, with what is allowed and the remedy.
     """
-    path = Path(file)
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise InvalidInput(f"out={out}: is a file; give a folder")
     rules = load_policy(policy)
     if alpha is not None:
         rules = replace(rules, alpha=alpha)
+    with EvidenceFolder(out, key) as evidence:
+        result = _carry_out(Path(file), evidence, rules, seed=seed, title=title, force=force)
+        return evidence.finish(replace(result, plan=replace(result.plan, decided=policy_record(policy))))
+
+
+def _carry_out(
+    path: Path, evidence: EvidenceFolder, rules: Policy, *, seed: int, title: str | None, force: bool
+) -> AuditResult:
     clock = _Clock()
     with clock.step("read and check predictions"):
         inputs, mode = read_scores(path)
@@ -105,6 +116,8 @@ def run_scores(
     both: list[Attack] = [ATTACKS[name]() for name in DEFAULT_VERSION_ATTACKS_ALONE]
     with clock.step("choose alpha from counts"):
         plan = plan_one_model(inputs, _best_variants(inputs, attacks), policy=rules, seed=seed)
+    kept = ModelEvidence(evidence)
+    kept.begin(inputs, plan.summary().digest)
     with clock.step("attacks, endpoints and verdict"):
         found: OneModelAudit = (
             audit_one_model(inputs, attacks, plan=plan, name=path.stem, force=force, version_attacks=both)
@@ -112,10 +125,12 @@ def run_scores(
             else audit_membership(inputs, plan, name=path.stem, force=force)
         )
     subject = found.subject
+    kept.add(inputs, found, subject.verdict)
+    kept.close(mode, found.plan, rules, tuple({"name": a.name, "settings": {}} for a in plan.attacks))
     if mode == "one-model":
         with clock.step("numbers of published tables"):
             subject = replace(subject, measured=published_numbers(inputs, level=rules.interval_level, seed=seed))
-    sets, digest = record_sets(inputs, membership=mode == "membership")
+    sets, digest = _committed(inputs, mode, evidence)
     data = DataSummary(
         path.name, digest, int(inputs.ids.size), int(inputs.after.shape[-1]), tuple(inputs.after.shape[1:]), sets,
         found.checks,
@@ -125,7 +140,7 @@ def run_scores(
         mode=mode,
         created_at=timestamp(),
         data=data,
-        plan=replace(found.plan, decided=policy_record(policy)),
+        plan=found.plan,
         limits=found.limits,
         subjects=(subject,),
         environment=environment("cpu"),
@@ -133,6 +148,23 @@ def run_scores(
         not_run=found.not_run,
         limitations=LIMITATIONS,
     )
+
+
+LABEL = "its label: the records themselves were not given"
+
+
+def _committed(inputs: OneModelInput, mode: Mode, evidence: EvidenceFolder) -> tuple[tuple[RecordSet, ...], str]:
+    """The record sets with their digest, and that of all records, keyed where there is a key."""
+    sets, digest = record_sets(inputs, membership=mode == "membership")
+    rows = [rows for group in Group if (rows := inputs.rows(group)).size]
+
+    def contents(at: NDArray[np.int64]) -> list[bytes]:
+        return [int(label).to_bytes(8, "big", signed=True) for label in inputs.labels[at]]
+
+    keyed = tuple(
+        evidence.commit(one, inputs.ids[at], contents(at), content=LABEL) for one, at in zip(sets, rows, strict=True)
+    )
+    return keyed, evidence.digest(inputs.ids, contents(np.arange(inputs.ids.size)), lambda: digest)
 
 
 def _best_variants(inputs: OneModelInput, attacks: list[Attack]) -> list[Attack]:

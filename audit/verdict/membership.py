@@ -17,9 +17,10 @@ from mnemoscope.audit.verdict.onemodel import (
     model_groups,
     sanity_check,
 )
+from mnemoscope.audit.verdict.onemodel_decision import ModelScores, OneModelScores
 from mnemoscope.audit.verdict.onemodel_describe import curve, distributions, finding, pooled, utilities
 from mnemoscope.audit.verdict.onemodel_input import OneModelInput, score_models
-from mnemoscope.audit.verdict.onemodel_rates import Group
+from mnemoscope.audit.verdict.onemodel_rates import Board, Group
 from mnemoscope.audit.verdict.result import (
     Curve,
     Distribution,
@@ -70,6 +71,7 @@ def audit_membership(
     )
     failures = []
     epsilons: tuple[EpsilonRow, ...] = ()
+    kept: dict[str, ModelScores] = {}
     for attack in plan.attacks:
         try:
             scores = score_models(inputs, attack, TESTED, generator(plan.seed, "attack", attack.name))
@@ -77,6 +79,7 @@ def audit_membership(
             not_run.append(NotRun(f"attack {attack.name}", f"it failed: {error}", "see the reason"))
             failures.append(f"{attack.name} failed: {error}")
             continue
+        kept[attack.name] = ModelScores(scores.after, None, ())
         trials = pooled([scores.after], is_in, inputs.ids[rows])
         primary = attack.name == plan.primary
         findings.append(
@@ -111,4 +114,7 @@ def audit_membership(
     )  # fmt: skip
     reason = "no deletion verdict in this mode, so no rule has a power"
     summary = replace(plan.summary(), alpha=None, power=Estimate(None, reason=reason), power_by_alpha={})
-    return OneModelAudit(subject, summary, basis.limits(policy), (sanity,), tuple(not_run), None, basis)
+    nobody = np.full(rows.size, -1, np.int8)  # no threshold is set: nothing is decided
+    board = Board(inputs.group[rows], nobody, nobody)
+    stored = OneModelScores(plan.primary, None, board, kept, None, None, right[outside], None)
+    return OneModelAudit(subject, summary, basis.limits(policy), (sanity,), tuple(not_run), stored, basis)

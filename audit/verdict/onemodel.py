@@ -68,17 +68,14 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class OneModelAudit:
-    """The audited subject with what the result document needs beside it, and what its word can be computed from.
-
-    ``scores`` is None where no deletion is judged.
-    """
+    """The audited subject with what the result document needs beside it, and what its word can be computed from."""
 
     subject: Subject
     plan: PlanSummary
     limits: Limits
     checks: tuple[Check, ...]
     not_run: tuple[NotRun, ...]
-    scores: OneModelScores | None
+    scores: OneModelScores
     basis: Basis
 
 
