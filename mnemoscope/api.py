@@ -7,7 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnemoscope.api_evidence import bundle, declare_new, gate, index, keygen, policy_check, policy_new, sign, verify
+from mnemoscope.api_evidence import (
+    bundle,
+    declare_new,
+    diff,
+    gate,
+    index,
+    keygen,
+    policy_check,
+    policy_new,
+    sign,
+    verify,
+)
 from mnemoscope.progress import Progress, Quiet
 
 if TYPE_CHECKING:
@@ -24,6 +35,7 @@ __all__ = [
     "compare",
     "declare_new",
     "demo",
+    "diff",
     "exit_code",
     "export",
     "gate",

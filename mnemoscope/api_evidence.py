@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from mnemoscope.audit_difference import AuditDifference
     from mnemoscope.gate import GateOutcome
     from mnemoscope.reports.verification import Verification
 
-__all__ = ["bundle", "declare_new", "gate", "index", "keygen", "policy_check", "policy_new", "sign", "verify"]
+__all__ = ["bundle", "declare_new", "diff", "gate", "index", "keygen", "policy_check", "policy_new", "sign", "verify"]
 
 
 def declare_new(path: str | Path = "declarations.toml") -> Path:
@@ -194,3 +195,38 @@ def policy_check(path: str | Path) -> list[str]:
     from mnemoscope.audit.verdict.policy_file import policy_lines, read_policy
 
     return policy_lines(read_policy(Path(path)))
+
+
+def diff(
+    a: str | Path,
+    b: str | Path,
+    *,
+    subjects: Sequence[str] = (),
+    out: str | Path | None = None,
+    force: bool = False,
+) -> "AuditDifference":
+    """Compare two audits: the same subject at two times, or two ways of deleting.
+
+    Args:
+        a: the first ``result.json``, or its folder.
+        b: the second; may be the same, with two subjects of it.
+        subjects: one name for both, or two, the first's and the second's; none compares what both have.
+        out: folder that receives ``difference.md`` and ``difference.json``.
+        force: replace files that hold something else.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        InvalidInput: a file cannot be used, a result contradicts itself, or a subject is not there.
+    """
+    from mnemoscope.audit_difference import audit_difference
+    from mnemoscope.reports.documents import read_document
+    from mnemoscope.reports.formats import write_kept
+
+    (one, first), (two, second) = read_document(a), read_document(b)
+    found = audit_difference(one, two, digests=(first, second), subjects=subjects)
+    if out is not None:
+        texts = {"difference.md": found.markdown(), "difference.json": found.json()}
+        write_kept({Path(out) / name: text.encode("utf-8") for name, text in texts.items()}, force=force)
+    return found

@@ -125,6 +125,21 @@ def gate(
     raise typer.Exit(outcome.code)
 
 
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The first result.json, or its folder.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The second; may be the same file.")],
+    subject: Annotated[
+        list[str] | None, typer.Option("--subject", help="Once: in both. Twice: of the first, of the second.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for difference.md and difference.json.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that hold something else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, and nothing else.")] = False,
+) -> None:
+    """Compare two audits, with intervals on differences; what makes them incomparable is said first."""
+    found = api.diff(a, b, subjects=subject or (), out=out, force=force)
+    typer.echo(found.json() if as_json else found.text(), nl=False)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command(rich_help_panel="Report")(bundle)
@@ -135,3 +150,4 @@ def register(app: typer.Typer) -> None:
     app.add_typer(declare_app, name="declare", rich_help_panel="Report")
     app.command(rich_help_panel="Report")(gate)
     app.add_typer(policy_app, name="policy", rich_help_panel="Inspect")
+    app.command(rich_help_panel="Report")(diff)
