@@ -6,32 +6,22 @@ Nothing is trained and no model is asked. What does not follow from scores is ta
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnemoscope.agreement import EXACT, RecomputedRow, Rows
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.verdict.result import AuditResult
+from mnemoscope.evidence import SCORES
+from mnemoscope.evidence_check import check_files, check_plan, folder_of
+from mnemoscope.recomputed_subjects import compare_subject, of_model, of_procedure
+from mnemoscope.stored_scores import StoredScores
 
-__all__ = ["Recomputation", "RecomputedRow", "recompute_from_scores"]
+__all__ = ["Recomputation", "RecomputedRow", "compare_fixed", "recompute_from_scores"]
 
 NO_EVIDENCE = (
     "this result lists no stored scores, so nothing can be recomputed from them. Releases with schema 1.5 store them "
     "where an audit writes its results: run the audit again"
 )
-
-
-@dataclass(frozen=True)
-class RecomputedRow:
-    """One thing that was compared.
-
-    Attributes:
-        what: what it is, with the subject's name.
-        recorded: as the result has it.
-        recomputed: as it follows from what was stored; says why where it could not be computed.
-        agrees: whether both are the same within the tolerance.
-    """
-
-    what: str
-    recorded: str
-    recomputed: str
-    agrees: bool
+NUMERIC = (ValueError, IndexError, KeyError, ArithmeticError, AssertionError, TypeError)
+"""What the rules may raise on arrays that no audit of ours wrote."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +32,15 @@ class Recomputation:
         agrees: whether every row does.
         rows: what was compared, in the order of the result.
         taken_over: what was not recomputed and counts as the result has it, each with the reason.
+        level: what it was recomputed from: "scores", "answers" or "data".
+        tolerance: when two numbers counted as the same, in words.
     """
 
     agrees: bool
     rows: tuple[RecomputedRow, ...]
     taken_over: tuple[str, ...] = ()
+    level: str = "scores"
+    tolerance: str = EXACT.name
 
     @property
     def disagreements(self) -> tuple[RecomputedRow, ...]:
@@ -70,8 +64,61 @@ def recompute_from_scores(folder: Path | str) -> Recomputation:
     """
     from mnemoscope.reports.schema import read_result
 
-    result: AuditResult = read_result(Path(folder))
-    if not result.evidence:
+    base = folder_of(Path(folder))
+    result = read_result(Path(folder))
+    if SCORES not in {file.path for file in result.evidence}:
         raise InvalidInput(NO_EVIDENCE)
-    unknown = ", ".join(file.path for file in result.evidence)
-    raise InvalidInput(f"evidence: {unknown}: not written by this release; use the release that wrote it")
+    rows = Rows()
+    if not check_files(base, result, rows, needed=(SCORES,)):
+        rows.take("everything else: a file is not the one that the result names, so nothing was computed from it")
+        return Recomputation(False, tuple(rows.rows), tuple(rows.taken_over))
+    check_plan(base, result, rows)
+    stored = StoredScores(base / SCORES)
+    try:
+        compare_fixed(result, stored, rows)
+        _compare_subjects(result, stored, rows)
+    except NUMERIC as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(f"{SCORES}: its arrays fit no audit ({type(error).__name__}: {error})") from error
+    finally:
+        stored.close()
+    return Recomputation(rows.agrees, tuple(rows.rows), tuple(rows.taken_over))
+
+
+def compare_fixed(result: AuditResult, stored: StoredScores, rows: Rows) -> None:
+    """Compare what was fixed before the first score, as the result and the scores have it."""
+    index = stored.index
+    rows.add("mode", result.mode, index.mode)
+    rows.add("plan digest", result.plan.digest, index.plan)
+    rows.add("primary attack", result.plan.primary_attack, index.primary)
+    rows.add("alpha", result.plan.alpha, index.alpha)
+    ours, theirs = result.plan.policy, stored.policy.as_dict()
+    for key in sorted({*ours, *theirs}):
+        # Keys that this release added have their default in results of earlier ones.
+        if key in ours and ours[key] != theirs.get(key):
+            rows.add(f"policy: {key}", ours[key], theirs.get(key, "no such key"))
+    named = [entry.name for entry in (*index.subjects, *index.models)]
+    rows.add("subjects", sorted(s.name for s in result.subjects), sorted(named))
+    bases = [entry.basis for entry in (*index.subjects, *index.models)]
+    if bases:
+        rows.add("limits", result.limits.may_say, bases[-1].limits(stored.policy).may_say)
+        rows.add("highest tier", result.limits.highest_tier, bases[-1].limits(stored.policy).highest_tier)
+
+
+def _compare_subjects(result: AuditResult, stored: StoredScores, rows: Rows) -> None:
+    policy = stored.policy
+    recorded = {subject.name: subject for subject in result.subjects}
+    for entry in stored.index.subjects:
+        if entry.name in recorded:
+            decided = of_procedure(stored.subject(entry), policy)
+            compare_subject(recorded[entry.name], decided, entry.basis, policy, EXACT, rows)
+    for model in stored.index.models:
+        if model.name in recorded:
+            decided = of_model(stored.model(model), policy, membership=stored.index.mode == "membership")
+            compare_subject(recorded[model.name], decided, model.basis, policy, EXACT, rows)
+    if result.requests:
+        rows.take("the table of rates by request")
+    rows.take(
+        "descriptions beside the verdict: curves, histograms, accuracies, epsilon, measures, defences, single records"
+    )

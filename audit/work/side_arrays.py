@@ -63,7 +63,7 @@ class ArrayWriter:
         entry.compress_type, entry.create_system, entry.external_attr = zipfile.ZIP_DEFLATED, 3, 0o600 << 16
         try:
             with self._zip.open(entry, "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, np.ascontiguousarray(values), version=(1, 0), allow_pickle=False)
+                np.lib.format.write_array(stream, np.asarray(values, order="C"), version=(1, 0), allow_pickle=False)
         except OSError as error:
             raise InvalidInput(f"cannot write {self.path}: {error.strerror or error}. Free space there") from error
         return name
