@@ -62,9 +62,7 @@ def record_map(subject: Subject, key: str) -> Drawn | None:
     if table is None:
         return None
     shown = table.n_records - table.hidden
-    low = sum(
-        sum(row[j] for j, y in enumerate(middle) if y < x - 1e-9) for x, row in zip(middle, table.counts, strict=True)
-    )
+    low = sum(sum(row[:i]) for i, row in enumerate(table.counts))
     title = f"{low:,} of {shown:,} records stand lower after deletion than before"
     hidden = f" {table.hidden:,} records in cells too small to show are left out." if table.hidden else ""
     cells = [(i, j, count) for i, row in enumerate(table.counts) for j, count in enumerate(row) if count]
