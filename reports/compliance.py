@@ -296,7 +296,7 @@ def dates(result: AuditResult) -> list[Fact]:
         Fact("Request received", request.received or word, request.received is None),
         Fact("Deletion carried out", request.executed or word, request.executed is None),
         Fact("Model in service replaced", request.replaced or word, request.replaced is None),
-        Fact("Audit made", result.created_at),
+        Fact("Audit made", result.created_at[:10]),
         Fact("Next test due", declared.next_test_due or word, declared.next_test_due is None),
     ]
     days = request.elapsed_days

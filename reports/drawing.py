@@ -58,7 +58,7 @@ def _rates(result: AuditResult, subject: Subject, key: str) -> Drawn | None:
         title += f"; the bound is {phrases.percent(bound)}"
     known = {role: h.of(role) for role in ROLE_ORDER if h.of(role).value is not None}
     estimates = {**known, **({"after, over-forgotten tail": h.over} if len(rows) > len(known) else {})}
-    method = h.after.ci.method if h.after.ci is not None else "not given"
+    method = "; ".join(dict.fromkeys(e.ci.method for e in estimates.values() if e.ci is not None)) or "not given"
     return made(
         key, title, f"True positive rates of the primary attack in the {h.game} game; lines are intervals ({method}).",
         lambda: figures.rates(rows, bound=bound),

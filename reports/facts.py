@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from mnemoscope.audit.statistics.trials import Estimate
+from mnemoscope.audit.statistics.trials import Estimate, Interval
 from mnemoscope.audit.verdict.result import (
     AuditResult,
     Check,
@@ -116,8 +116,29 @@ def headline(result: AuditResult, subject: Subject) -> Headline:
     over = tpr_at(subject, attack, game, judged, fpr, "over-forgotten")
     after = _that_decided(after, _endpoint_rate(subject, attack, "residual"))
     over = _that_decided(over, _endpoint_rate(subject, attack, "over-forgotten"))
-    before, retrained, no_op = (tpr_at(subject, attack, game, role, fpr) for role in ("before", "retrained", "no-op"))
+    before, retrained, no_op = (
+        _or_on_curve(tpr_at(subject, attack, game, role, fpr), subject, attack, game, role, fpr)
+        for role in ("before", "retrained", "no-op")
+    )
     return Headline(game, attack, fpr, after, over, before, retrained, no_op)
+
+
+def _or_on_curve(
+    found: Estimate, subject: Subject, attack: str, game: str, models: ModelRole, fpr: float | None
+) -> Estimate:
+    """The finding, else the recorded curve at this FPR: results of earlier releases list fewer rates than they draw."""
+    if fpr is None or found.value is not None or found.reason != NOT_MEASURED:
+        return found
+    games = (game, "membership") if (game, models) == ("forgetting", "before") else (game,)
+    for name in games:
+        for c in subject.curves:
+            if (c.attack, c.game, c.models) == (attack, name, models):
+                below = [i for i, x in enumerate(c.fpr) if x <= fpr * (1 + 1e-9)]
+                if below:
+                    i = below[-1]
+                    band = Interval(c.low[i], c.high[i], 0.95, "two", "pointwise band of the curve")
+                    return Estimate(c.tpr[i], band, n=c.n_in)
+    return found
 
 
 def _that_decided(found: Estimate, decided: Estimate | None) -> Estimate:

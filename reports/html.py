@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,9 +26,9 @@ REPORT_NAME = "report.html"
 
 SECTIONS = (
     ("S0", "Summary"),
-    ("S1", "Question and scope"),
+    ("S1", "Scope"),
     ("S2", "Plan and policy"),
-    ("S3", "Threat model, coverage"),
+    ("S3", "Coverage"),
     ("S4", "Data"),
     ("S5", "Models"),
     ("S6", "Validity gates"),
@@ -61,6 +62,8 @@ ROLE_NAMES = {
     "dpo": "Data protection officer",
 }
 
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+
 SHOWN_INDIVIDUALS = 200
 """Single records on the page of a restricted edition; all of them are in result.json."""
 
@@ -90,6 +93,20 @@ def _name(value: object, limit: int = phrases.SHOWN_CHARACTERS) -> Any:
     from markupsafe import Markup
 
     return Markup("<bdi>{}</bdi>").format(phrases.plain(value, limit))
+
+
+def _counted(n: int, what: str) -> str:
+    """A number with its noun.
+
+    >>> _counted(1, "file"), _counted(1200, "file")
+    ('1 file', '1,200 files')
+    """
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def _moment(text: str) -> str:
+    """A time in UTC to the minute, as people write it; any other text as it is."""
+    return f"{text[:10]} {text[11:16]} UTC" if _MOMENT.fullmatch(text) else text
 
 
 def _own(text: str) -> Any:
@@ -141,6 +158,8 @@ def template_environment() -> "Environment":
         duration=phrases.duration,
         size=phrases.bytes_text,
         short=phrases.short_digest,
+        counted=_counted,
+        moment=_moment,
         prose=lambda text: phrases.plain(text, 2_000),
     )
     script = sources["report.js"]

@@ -1,4 +1,4 @@
-"""The values that the templates of the report show: picked and counted from one result, with the sentences of tables."""
+"""The values that the templates of the report show: picked and counted from one result, with titles of tables."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Any
 from mnemoscope.audit.answers.games import GAMES
 from mnemoscope.audit.verdict.result import AuditResult, Endpoint, Finding, ModelRole, Subject, Utility
 from mnemoscope.reports import compliance, phrases, texts
-from mnemoscope.reports.drawing import Drawn, overview, subject_figures
+from mnemoscope.reports.drawing import Drawn, composition, overview, pareto, subject_figures
 from mnemoscope.reports.facts import (
     accuracy,
     by_subject,
@@ -23,18 +23,6 @@ from mnemoscope.reports.facts import (
 )
 
 __all__ = ["page_values", "reading", "report_id"]
-
-SECTION_OF_FIGURE = {
-    "lineage": "S5",
-    "map": "S8",
-    "exceedance": "S8",
-    "individuals": "S8",
-    "classes": "S9",
-    "pareto": "S9",
-    "utility": "S9",
-    "sensitivity": "S12",
-}
-"""Which section shows a figure, by the last part of its key; all others are findings."""
 
 MANY_SUBJECTS = 8
 """Beyond it each subject gets the one figure that carries its verdict: hundreds of drawings are no report."""
@@ -164,7 +152,7 @@ def _subject(result: AuditResult, subject: Subject, number: int, *, figures: boo
     role = main_role(result)
     found: dict[str, list[Drawn]] = {section: [] for section in ("S5", "S7", "S8", "S9", "S12")}
     for f in _figures(result, subject, number) if figures else []:
-        found[SECTION_OF_FIGURE.get(f.key.rpartition("-")[2], "S7")].append(f)
+        found[f.section if f.section in found else "S7"].append(f)
     deciding = [e for e in subject.endpoints if e.primary or not e.attack]
     rows = _by_attack(subject)
     return {
@@ -256,6 +244,8 @@ def page_values(result: AuditResult, *, digest: str, figures: bool) -> dict[str,
         "subjects": subjects,
         "requests": by_subject(result),
         "overview": (overview(result) or _only_rates(result)) if figures else None,
+        "composition": composition(result) if figures else None,
+        "trade_offs": pareto(result) if figures else [],
         "reading": reading(result),
         "checked": compliance.checked(result),
         "unchecked": compliance.unchecked(result),
