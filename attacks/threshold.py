@@ -4,8 +4,8 @@ Sources: Yeom et al. 2018 (arXiv 1709.01604) for loss and correctness, Song and 
 rest and for thresholds by class set on shadow models. Confidence is ranked by its logit, which orders alike and does
 not saturate. Deviations: of several thresholds with the same shadow accuracy the largest is taken (fewest false
 alarms), where the release takes the first one it meets, which depends on the order of the records. To pool classes on
-one curve, a loss or entropy is compared with its class's threshold by their ratio: each class decides as in the paper,
-but a difference would round to the threshold itself for the records a model is surest of, and tie them.
+one curve, records are ranked by signal minus threshold; a loss or entropy near 0 rounds to the threshold itself there,
+so that the records a model is surest of would tie: these are ordered by its ratio to the threshold.
 """
 
 from dataclasses import dataclass
@@ -33,13 +33,16 @@ RULES = {
 NEGATED = frozenset({"negative_loss", "negative_entropy", "negative_modified_entropy"})
 """Signals from minus infinity to 0, which sure records approach over many orders of magnitude."""
 
+LEAST_DIFFERENCE = 2.0**-30
+"""Weight of log(threshold / signal) beside their difference: it orders what the difference ties, and no more. Both have
+the same sign, so that the decision at 0 stays what it is."""
+
 
 @dataclass(frozen=True)
 class Threshold:
     """The signal itself, or how far it lies above the threshold of the record's class.
 
-    By class the score is signal minus threshold for correctness and confidence, and log(threshold / signal) for a
-    loss or entropy s <= 0, so that 0 decides in either case.
+    By class the score is signal minus threshold, so that 0 decides.
 
     Attributes:
         rule: key of ``RULES``; several queries are averaged first.
@@ -91,11 +94,9 @@ class Threshold:
         return ThresholdScorer(RULES[self.rule], np.array(found, np.float64), 0.0)
 
 
-def _comparable(signal: str, values: Floats) -> Floats:
-    """Return values whose differences compare records with a threshold: -log of minus a negated signal."""
-    if signal not in NEGATED:
-        return values
-    return -np.log(np.maximum(-values, np.finfo(np.float64).smallest_subnormal))
+def _magnitude(values: Floats) -> Floats:
+    """Return log(-values) for values <= 0; 0 itself as the smallest number there is."""
+    return np.log(np.maximum(-values, np.finfo(np.float64).smallest_subnormal))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +112,10 @@ class ThresholdScorer:
         signal = view.averaged(self.signal)
         if self.by_class is None:
             return signal
-        return _comparable(self.signal, signal) - _comparable(self.signal, self.by_class)[view.labels]
+        above = signal - self.by_class[view.labels]
+        if self.signal not in NEGATED:
+            return above
+        return above + LEAST_DIFFERENCE * (_magnitude(self.by_class)[view.labels] - _magnitude(signal))
 
 
 def best_threshold(in_scores: Floats, out_scores: Floats) -> float:

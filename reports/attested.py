@@ -27,7 +27,7 @@ from mnemoscope.reports.statements import AUDIT_TYPE, OPINION_TYPE, STATEMENT_TY
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-__all__ = ["AUDIT_FILE", "Attested", "judge", "key_file", "read_attested", "read_keys"]
+__all__ = ["AUDIT_FILE", "Attested", "judge", "key_file", "pipeline_file", "read_attested", "read_keys"]
 
 AUDIT_FILE = f"{ATTESTATIONS}/audit.dsse.json"
 _KEY_FILE = re.compile(rf"{ATTESTATIONS}/key-[0-9a-f]{{16}}\.pub\.pem")
@@ -54,6 +54,11 @@ class Attested:
     faults: tuple[str, ...] = ()
     opinions: tuple[str, ...] = ()
     envelopes: tuple[str, ...] = ()
+
+
+def pipeline_file(number: int) -> str:
+    """Where the statement for pipelines of the given number, from 1, lies in a bundle."""
+    return f"{ATTESTATIONS}/test-result-{number:02}.dsse.json"
 
 
 def key_file(name: str) -> str:
@@ -94,9 +99,9 @@ def _subjects(statement: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _audit_faults(predicate: Mapping[str, Any], manifest: Manifest, result: AuditResult) -> list[str]:
-    words = [
-        (v.get("subject"), v.get("word"), v.get("tier")) for v in predicate.get("verdicts", []) if isinstance(v, dict)
-    ]
+    verdicts = predicate.get("verdicts")
+    rows = verdicts if isinstance(verdicts, list) else []
+    words = [(v.get("subject"), v.get("word"), v.get("tier")) for v in rows if isinstance(v, dict)]
     stated = {
         "the edition": (predicate.get("edition"), manifest.edition),
         "the digest of the audit's own result": (predicate.get("derivedFrom"), manifest.derived_from),
@@ -135,6 +140,18 @@ def _statement(
     if statement["predicateType"] == TEST_TYPE and predicate.get("result") not in TEST_RESULTS.values():
         raise SignatureError(f"{path}: its result is none of {', '.join(TEST_RESULTS.values())}")
     return statement
+
+
+def _taken_out(envelopes: list[str], result: AuditResult | None) -> list[str]:
+    """Name statements that are missing: signing an audit writes all of them together."""
+    tests = {path for path in envelopes if path.startswith(f"{ATTESTATIONS}/test-result-")}
+    if AUDIT_FILE not in envelopes:
+        return [f"{AUDIT_FILE}: is missing, and {min(tests)} was signed with it: it was taken out"] if tests else []
+    if result is None:
+        return []
+    count = sum(subject.verdict.word in TEST_RESULTS for subject in result.subjects)
+    wanted = {pipeline_file(number) for number in range(1, count + 1)}
+    return [f"{path}: is missing, and the audit's statement was signed with it" for path in sorted(wanted - tests)]
 
 
 def _opinion(statement: Mapping[str, Any], signers: tuple[str, ...]) -> str:
@@ -182,6 +199,8 @@ def read_attested(
         sound.append(path)
         if statement["predicateType"] == OPINION_TYPE:
             opinions.append(_opinion(statement, found))
+    if not faults:
+        faults += _taken_out(sound, result)
     if not faults:
         unused = set(keys) - set(given or {}) - signers - others
         faults += [f"{key_file(name)}: no signature by this key is left: one was taken out" for name in sorted(unused)]

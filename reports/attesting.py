@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.verdict.result import AuditResult
 from mnemoscope.reports import bundle_checks
-from mnemoscope.reports.attested import AUDIT_FILE, key_file, read_attested
+from mnemoscope.reports.attested import AUDIT_FILE, key_file, pipeline_file, read_attested
 from mnemoscope.reports.contents import Contents, FolderContents, open_contents, unpack
 from mnemoscope.reports.manifest import ATTESTATIONS, MANIFEST, Manifest, canonical, read_manifest
 from mnemoscope.reports.placing import Source, place
@@ -58,7 +58,7 @@ def _statements(
         name = hashlib.sha256(canonical(statement)).hexdigest()[:16]
         return {f"{ATTESTATIONS}/opinion-{name}.dsse.json": statement}
     made = {
-        f"{ATTESTATIONS}/test-result-{number:02}.dsse.json": statement
+        pipeline_file(number): statement
         for number, statement in enumerate(pipeline_statements(result, manifest, digest), 1)
     }
     return {**made, AUDIT_FILE: audit_statement(result, manifest, digest)}

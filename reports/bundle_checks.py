@@ -218,7 +218,10 @@ def _late_plan(contents: Contents, steps: tuple[Step, ...]) -> list[str]:
     """Compare the time in the plan's file with that of the first score."""
     if "plan.json" not in contents.sizes:
         return []
-    plan = _document(contents, "plan.json")
+    try:
+        plan = _document(contents, "plan.json")
+    except InvalidInput:
+        return []  # the check of the plan names it
     committed = plan.get("committed_at") if isinstance(plan, dict) else None
     scored = next((step.time for step in steps if step.step == FIRST_SCORE), None)
     # Times of the plan have whole seconds: compared to the second, as text of one form.

@@ -53,7 +53,7 @@ def equivalence(subject: Subject, key: str) -> Drawn | None:
 
 
 def _bare(label: str) -> str:
-    return label.partition(" (margin")[0]
+    return label.partition(" (")[0]
 
 
 def record_map(subject: Subject, key: str) -> Drawn | None:

@@ -151,10 +151,10 @@ def _equal(e: Endpoint, group: str) -> EquivalenceRow | None:
         return None
     kind = phrases.kind_of(e)
     name = "AUC" if "AUC" in e.part else "TPR, over-forgotten" if "over-forgotten" in e.part else "TPR, residual"
-    margin = f"±{e.bound:.3g}" if kind == "shift" else f"±{phrases.percent(e.bound, unit=False)}"
+    margin = f"±{e.bound:.3g}" if kind == "shift" else f"±{phrases.percent(e.bound, unit=False)} points"
     text = f"{phrases.amount(e.estimate.value, kind)}: {e.outcome}"
     return EquivalenceRow(
-        f"{name} (margin {margin})", e.estimate.value, ci.lower, ci.upper, abs(e.bound), e.outcome, text, group
+        f"{name} ({margin})", e.estimate.value, ci.lower, ci.upper, abs(e.bound), e.outcome, text, group
     )
 
 

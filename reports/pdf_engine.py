@@ -192,6 +192,42 @@ def _without_screen_parts(parent: "Element") -> None:
         previous = child
 
 
+SHORT = 7
+"""Rows of a table that is kept on one page."""
+
+
+def _laid_out(body: "Element") -> None:
+    """Give paper what the screen does without: contents after the summary, titles that stay with their tables."""
+    from xml.etree.ElementTree import Element
+
+    for block in body.iter("div"):
+        classes = (block.get("class") or "").split()
+        if "figures" in classes and len(block) == 1:
+            block.set("class", " ".join([*classes, "single"]))
+        table = block.find("table")
+        if "scroll" not in classes or table is None:
+            continue
+        if sum(1 for _ in table.iter("tr")) <= SHORT + 1:
+            block.set("class", " ".join([*classes, "short"]))
+        title = table.find("caption")
+        if title is not None:
+            table.remove(title)
+            title.tag, title.tail = "p", None
+            title.set("class", "table-title")
+            block.insert(0, title)
+    for page in body.iter("div"):
+        contents, main = page.find("nav"), page.find("main")
+        if contents is None or main is None or len(main) == 0:
+            continue
+        page.remove(contents)
+        brand = contents.find("p")
+        if brand is None:
+            brand = Element("p")
+            contents.insert(0, brand)
+        brand.text = "Contents"
+        main.insert(1, contents)
+
+
 def _prepared(module: Any, source: PdfSource) -> Any:
     """Parse the page and add what only paper has: running head and foot, style, metadata."""
     from xml.etree.ElementTree import Element, SubElement
@@ -218,6 +254,7 @@ def _prepared(module: Any, source: PdfSource) -> Any:
         made.text = text
         body.insert(position, made)
     _without_screen_parts(body)
+    _laid_out(body)
     for drawing in root.iter(f"{SVG}svg"):
         _drawing(drawing, source.colours)
     return page

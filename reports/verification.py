@@ -112,6 +112,10 @@ _OF_THE_RESULT = {
 }
 
 
+_UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError)
+"""What documents of a form that nobody foresaw can lead to: a fault of the document, never a traceback."""
+
+
 class _Stop(Exception):
     """Nothing further can be looked at."""
 
@@ -188,7 +192,7 @@ def _recompute(
     elif gone:
         said = f"this edition withholds {', '.join(gone)}; who holds the restricted edition can recompute"
         findings.add("recomputed", "not checked", said)
-    elif not result.evidence:
+    elif not any(file.path.endswith(".npz") for file in result.evidence):
         findings.add("recomputed", "not checked", "this audit stored no scores, so nothing can be recomputed from them")
     else:
         try:
@@ -221,8 +225,11 @@ def _inside(
     signatures = attested.read_attested(contents, manifest, raw, result, keys)
     if result is not None:
         for name, check in _OF_THE_RESULT.items():
-            seen = check(contents, manifest, result)
-            findings.add(name, seen.status, *seen.said)
+            try:
+                seen = check(contents, manifest, result)
+                findings.add(name, seen.status, *seen.said)
+            except _UNUSABLE as error:
+                findings.add(name, "does not hold", f"what it rests on cannot be used: {type(error).__name__}: {error}")
     else:
         for name in _OF_THE_RESULT:
             findings.add(name, "not checked", "what it would rest on, the result, cannot be read")

@@ -76,8 +76,6 @@ def equivalence(rows: Sequence[EquivalenceRow], *, ax: "Axes | None" = None) -> 
     ax.axvspan(-1, 1, color=UNSUPPORTED, lw=0, zorder=0)
     for edge in (-1, 1):
         ax.axvline(edge, color=BOUND, lw=1.2, zorder=1)
-    ax.text(0, 1.01, "equal within the margin", fontsize=8, color=INK, ha="center", va="bottom",
-            transform=ax.get_xaxis_transform()).set_in_layout(True)  # fmt: skip
     ax.axvline(0, color=MUTED, lw=0.7, ls=(0, (2, 2)), zorder=1)
     for y, line in enumerate(lines):
         if isinstance(line, str):
@@ -101,4 +99,7 @@ def equivalence(rows: Sequence[EquivalenceRow], *, ax: "Axes | None" = None) -> 
     ax.locator_params(axis="x", nbins=7, integer=True)
     ax.set_xlabel("After deletion minus retrained, in units of the margin")
     bare(ax, "bottom")
-    return inside(ax)
+    inside(ax)
+    ax.text(0, 1.01, "equal within the margin", fontsize=8, color=INK, ha="center", va="bottom",
+            transform=ax.get_xaxis_transform())  # fmt: skip
+    return ax

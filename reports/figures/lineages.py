@@ -81,6 +81,11 @@ def lineage(nodes: Sequence[Node], arrows: Sequence[Arrow], *, ax: "Axes | None"
     return ax
 
 
+def _width(node: Node) -> float:
+    """A box in the middle stands above both columns."""
+    return 0.98 if node.column == 0.5 else BOX_WIDTH
+
+
 def _height(node: Node) -> float:
     return FIRST_LINE + LINE * len(node.lines) + LAST_LINE
 
@@ -107,7 +112,8 @@ def _box(ax: "Axes", node: Node, x: float, y: float) -> None:
     from matplotlib.patches import Rectangle
 
     colour = STYLES[node.role].colour if node.role in STYLES else BOUND
-    left = x - BOX_WIDTH / 2
+    width = _width(node)
+    left = x - width / 2
     ax.add_patch(
         Rectangle(
             (left, y), BOX_WIDTH, _height(node), facecolor=FACE, edgecolor=colour, lw=1.4, zorder=3, clip_on=False

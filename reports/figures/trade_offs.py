@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mnemoscope.reports.figures.styles import BOUND, FACE, GRID, INK, MUTED, STYLES, bare, new_axes, percent_tick
+from mnemoscope.reports.figures.styles import (
+    BOUND,
+    FACE,
+    GRID,
+    INK,
+    MUTED,
+    STYLES,
+    bare,
+    new_axes,
+    percent_tick,
+    spread,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,9 +124,7 @@ def pareto(points: Sequence[ParetoPoint], *, chance: float | None = None, ax: "A
             ax.plot([p.cost] * 2, limits, color=style.colour, lw=0.8, alpha=0.5, zorder=2)
         ax.plot([p.cost], [y], marker=style.marker, ms=5, color=style.colour, mfc=style.colour if p.fit else FACE,
                 mec=style.colour, zorder=3)  # fmt: skip
-        if p in best or len(points) <= FEW:
-            ax.annotate(p.label, (p.cost, y), xytext=(5, -9), textcoords="offset points", fontsize=7.5, color=INK,
-                        annotation_clip=True)  # fmt: skip
+    _name(ax, [(p.label, p.cost, p.value) for p in points if p in best or len(points) <= FEW])
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
@@ -163,7 +172,6 @@ def utility(
             ax.plot([p.utility] * 2, limits, color=style.colour, lw=0.9, alpha=0.6, zorder=2)
         ax.plot([p.utility], [y], marker=style.marker, ms=5.5, color=style.colour, mfc=style.colour if p.fit else FACE,
                 mec=style.colour, zorder=3)  # fmt: skip
-    _name(ax, [p for p in points if p in best or p.role != "after" or len(points) <= FEW])
     low, high = ax.get_xlim()
     pad = 0.12 * max(high - low, 0.01)
     ax.set_xlim(low - pad, high + pad)
@@ -171,6 +179,8 @@ def utility(
         ax.axvspan(ax.get_xlim()[0], -margin, facecolor="none", edgecolor=GRID, hatch="////", lw=0, zorder=0)
         ax.axvline(-margin, color=INK, lw=1.0, zorder=1)
         ax.set_xlim(low - pad, high + pad)
+    named = [p for p in points if p in best or p.role != "after" or len(points) <= FEW]
+    _name(ax, [(p.label, p.utility, p.value) for p in named])
     from matplotlib.ticker import LogLocator, NullFormatter
 
     bottom, top = ax.get_ylim()
@@ -187,15 +197,22 @@ def utility(
     return ax
 
 
-def _name(ax: "Axes", points: Sequence[UtilityPoint]) -> None:
-    """Write names beside points, right of those at the left and left of those at the right."""
-    middle = sum(ax.get_xlim()) / 2
-    for p in points:
-        left = p.utility <= middle
-        place = {"xytext": (6 if left else -6, -9), "ha": "left" if left else "right"}
-        at = (p.utility, max(p.value, LEAST_SHOWN))
-        ax.annotate(p.label, at, textcoords="offset points", fontsize=7.5, color=INK, zorder=6, **place)  # type: ignore[arg-type]
+def _name(ax: "Axes", points: Sequence[tuple[str, float, float]]) -> None:
+    """Write names (label, x, y) beside their points, on the side with more room, none on another."""
+    across, down = ax.transLimits, ax.transScale
+    at = [across.transform(down.transform((x, max(y, LEAST_SHOWN)))) for _, x, y in points]
+    for right in (True, False):
+        side = [i for i, (fx, _) in enumerate(at) if (fx <= 0.55) == right]
+        placed = spread([float(at[i][1]) - 0.03 for i in side], LINE, 0.97)
+        for i, fy in zip(side, placed, strict=True):
+            look = {"arrowstyle": "-", "color": MUTED, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+            ax.annotate(points[i][0], at[i], (float(at[i][0]) + (0.02 if right else -0.02), fy),
+                        xycoords="axes fraction", textcoords="axes fraction", fontsize=7.5, color=INK, zorder=6,
+                        ha="left" if right else "right", va="center", arrowprops=look)  # fmt: skip
 
+
+LINE = 0.042
+"""Height of a name, as a share of the axes."""
 
 FEW = 8
 """Points up to which all have their name beside them."""
