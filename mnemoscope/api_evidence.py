@@ -9,7 +9,19 @@ if TYPE_CHECKING:
     from mnemoscope.gate import GateOutcome
     from mnemoscope.reports.verification import Verification
 
-__all__ = ["bundle", "declare_new", "diff", "gate", "index", "keygen", "policy_check", "policy_new", "sign", "verify"]
+__all__ = [
+    "bundle",
+    "declare_new",
+    "diff",
+    "figures",
+    "gate",
+    "index",
+    "keygen",
+    "policy_check",
+    "policy_new",
+    "sign",
+    "verify",
+]
 
 
 def declare_new(path: str | Path = "declarations.toml") -> Path:
@@ -230,3 +242,38 @@ def diff(
         texts = {"difference.md": found.markdown(), "difference.json": found.json()}
         write_kept({Path(out) / name: text.encode("utf-8") for name, text in texts.items()}, force=force)
     return found
+
+
+def figures(
+    result: str | Path,
+    *,
+    out: str | Path | None = None,
+    formats: str = "svg",
+    dpi: int = 300,
+    edition: Literal["public", "internal", "restricted"] | None = None,
+    force: bool = False,
+) -> tuple[Path, ...]:
+    """Write every figure of a result as files: the drawing, the numbers behind it, and words in its place.
+
+    Args:
+        result: the folder that an audit wrote, or the ``result.json`` in it.
+        out: a folder; None is ``figures`` beside the result.
+        formats: of the drawings: svg, png, pdf, several with commas between.
+        dpi: dots an inch, for png.
+        edition: who the figures are for; None = the result's own.
+        force: replace files that are there with other content.
+
+    Returns:
+        The files, figure by figure.
+
+    Raises:
+        InvalidInput: no such result, nothing to draw, an option that is not allowed, or a file that cannot be written.
+    """
+    from mnemoscope.reports.editions import for_edition
+    from mnemoscope.reports.figures_out import FIGURES, parse_formats, write_figures
+    from mnemoscope.reports.schema import read_result
+
+    source, wanted = Path(result), parse_formats(formats)
+    beside = source if source.is_dir() else source.parent
+    folder = beside / FIGURES if out is None else Path(out)
+    return write_figures(for_edition(read_result(source), edition), folder, formats=wanted, dpi=dpi, force=force)

@@ -140,6 +140,20 @@ def diff(
     typer.echo(found.json() if as_json else found.text(), nl=False)
 
 
+def figures(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="An audit's folder, or its result.json.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; figures beside the result if left out.")] = None,
+    formats: Annotated[str, typer.Option("--format", help="svg, png, pdf; several with commas between.")] = "svg",
+    dpi: Annotated[int, typer.Option("--dpi", help="Dots an inch, for png.")] = 300,
+    edition: Annotated[Editions | None, typer.Option("--edition", help="Who they are for; the result's own.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there with other content.")] = False,
+) -> None:
+    """Write each figure of a result with its numbers (.csv) and its words (.alt.txt)."""
+    shown = None if edition is None else edition.value
+    written = api.figures(result, out=out, formats=formats, dpi=dpi, edition=shown, force=force)
+    typer.echo(f"wrote {len(written)} files to {written[0].parent}")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command(rich_help_panel="Report")(bundle)
@@ -151,3 +165,4 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Report")(gate)
     app.add_typer(policy_app, name="policy", rich_help_panel="Inspect")
     app.command(rich_help_panel="Report")(diff)
+    app.command(rich_help_panel="Report")(figures)

@@ -2,7 +2,8 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from mnemoscope.reports import figures
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["inline", "svg"]
+__all__ = ["house_style", "inline", "svg"]
 
 STYLE: dict[str, object] = {
     "svg.hashsalt": "mnemoscope",
@@ -43,6 +44,17 @@ _THEMED = {
 }
 
 
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw with the type and sizes of our figures; the user's settings are back as they were afterwards."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
+        yield
+
+
 def svg(draw: "Callable[[], Axes]") -> str:
     """Draw and serialise one figure, byte-stable, with text as text.
 
@@ -54,11 +66,7 @@ def svg(draw: "Callable[[], Axes]") -> str:
     Returns:
         A standalone SVG document.
     """
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
+    with house_style():
         figure = draw().get_figure(root=True)
         assert figure is not None
         buffer = io.StringIO()

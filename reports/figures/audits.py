@@ -71,13 +71,9 @@ def _drawn(rows: Sequence[object], what: str, draw: "Callable[[], Axes]", ax: "A
         raise InvalidInput(f"this result holds no {what} of this subject, so there is nothing to draw")
     if ax is not None:
         return draw()
-    import matplotlib
+    from mnemoscope.reports.svg import house_style
 
-    from mnemoscope.reports.svg import STYLE
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
+    with house_style():
         return draw()
 
 

@@ -40,11 +40,12 @@ def figure_bytes(drawn: "Axes | Figure", form: str, *, dpi: int = DPI) -> bytes:
         InvalidInput: another format, or a resolution that makes no picture.
     """
     import io
+    from contextlib import nullcontext
 
     import matplotlib
     from matplotlib.figure import Figure
 
-    from mnemoscope.reports.svg import STYLE
+    from mnemoscope.reports.svg import house_style
 
     if form not in FORMATS:
         raise InvalidInput(f"format {form!r}: allowed are {', '.join(FORMATS)}")
@@ -53,12 +54,12 @@ def figure_bytes(drawn: "Axes | Figure", form: str, *, dpi: int = DPI) -> bytes:
     figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
     if figure is None:
         raise InvalidInput("these axes stand in no figure; draw on axes of a figure, or give none")
-    fixed: dict[str, object] = {"svg.hashsalt": OURS, "savefig.transparent": False}
     # A figure of ours was drawn in our type, and some of its ticks are made only now; a figure of the user is theirs.
-    style = {**STYLE, "savefig.facecolor": "white"} if figure.get_label() == OURS else {}
+    ours = figure.get_label() == OURS
     buffer = io.BytesIO()
-    with matplotlib.rc_context({**style, **fixed}):  # type: ignore[arg-type]
-        figure.savefig(buffer, format=form, dpi=dpi, metadata=_NO_DATES[form])
+    with house_style() if ours else nullcontext(), matplotlib.rc_context({"svg.hashsalt": OURS}):
+        extra = {"facecolor": "white"} if ours else {}
+        figure.savefig(buffer, format=form, dpi=dpi, metadata=_NO_DATES[form], **extra)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

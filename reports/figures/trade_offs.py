@@ -199,6 +199,7 @@ def utility(
 
 def _name(ax: "Axes", points: Sequence[tuple[str, float, float]]) -> None:
     """Write names (label, x, y) beside their points, on the side with more room, none on another."""
+    ax.get_xlim(), ax.get_ylim()  # settles the limits that the places are shares of
     across, down = ax.transLimits, ax.transScale
     at = [across.transform(down.transform((x, max(y, LEAST_SHOWN)))) for _, x, y in points]
     for right in (True, False):
