@@ -124,7 +124,7 @@ class _Part:
         # The group's own records are the scarce clusters: theirs is the correction.
         v_record = float(by_record @ by_record) * few / max(1, few - 1)
         v_cell = self._own.squares + weight**2 * self._spread.squares
-        return max(v_model + v_record - v_cell, min(v_model, v_record))
+        return float(max(v_model + v_record - v_cell, min(v_model, v_record)))
 
 
 def _p_over(part: _Part, tpr: float, k: int, n: int, ratio: float, bound: float) -> float:

@@ -88,7 +88,8 @@ def one_model_rows(
 
 def _places(scores: Sequence[Floats], side: NDArray[np.int8]) -> Floats:
     """Each record's mean place over several models, every model among its own never-seen scores."""
-    return np.mean([record_places(one[None, :], side[None, :]) for one in scores], axis=0)
+    mean: Floats = np.mean([record_places(one[None, :], side[None, :]) for one in scores], axis=0)
+    return mean
 
 
 def _p_values(exposure: Exposure) -> Floats | None:

@@ -115,9 +115,7 @@ def _box(ax: "Axes", node: Node, x: float, y: float) -> None:
     width = _width(node)
     left = x - width / 2
     ax.add_patch(
-        Rectangle(
-            (left, y), BOX_WIDTH, _height(node), facecolor=FACE, edgecolor=colour, lw=1.4, zorder=3, clip_on=False
-        )
+        Rectangle((left, y), width, _height(node), facecolor=FACE, edgecolor=colour, lw=1.4, zorder=3, clip_on=False)
     )
     if node.role in STYLES:
         ax.plot([left + 0.03], [y + 0.13], marker=STYLES[node.role].marker, ms=6, color=colour, zorder=5)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mnemoscope.reports.figures.styles import (
     BOUND,
+    BOXED,
     FACE,
     GRID,
     INK,
@@ -178,6 +179,8 @@ def utility(
     if margin is not None and ax.get_xlim()[0] < -margin:
         ax.axvspan(ax.get_xlim()[0], -margin, facecolor="none", edgecolor=GRID, hatch="////", lw=0, zorder=0)
         ax.axvline(-margin, color=INK, lw=1.0, zorder=1)
+        ax.text(-margin, 1.01, f"margin {-100 * margin:g}", fontsize=8, color=INK, ha="center", va="bottom",
+                transform=ax.get_xaxis_transform())  # fmt: skip
         ax.set_xlim(low - pad, high + pad)
     named = [p for p in points if p in best or p.role != "after" or len(points) <= FEW]
     _name(ax, [(p.label, p.utility, p.value) for p in named])
@@ -187,7 +190,7 @@ def utility(
     ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if top / bottom < MANY else (1.0,)))
     ax.yaxis.set_major_formatter(percent_tick)
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.xaxis.set_major_formatter(lambda value, _position: f"{100 * value:+g}")
+    ax.xaxis.set_major_formatter(lambda value, _position: f"{100 * value:+g}" if value else "0")
     ax.locator_params(axis="x", nbins=6)
     ax.grid(True, which="major", color=GRID, lw=0.6)
     ax.set_axisbelow(True)
@@ -201,15 +204,15 @@ def _name(ax: "Axes", points: Sequence[tuple[str, float, float]]) -> None:
     """Write names (label, x, y) beside their points, on the side with more room, none on another."""
     ax.get_xlim(), ax.get_ylim()  # settles the limits that the places are shares of
     across, down = ax.transLimits, ax.transScale
-    at = [across.transform(down.transform((x, max(y, LEAST_SHOWN)))) for _, x, y in points]
+    at = [tuple(across.transform(down.transform((x, max(y, LEAST_SHOWN)))).tolist()) for _, x, y in points]
     for right in (True, False):
         side = [i for i, (fx, _) in enumerate(at) if (fx <= 0.55) == right]
-        placed = spread([float(at[i][1]) - 0.03 for i in side], LINE, 0.97)
+        placed = spread([at[i][1] - 0.03 for i in side], LINE, 0.97)
         for i, fy in zip(side, placed, strict=True):
             look = {"arrowstyle": "-", "color": MUTED, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
-            ax.annotate(points[i][0], at[i], (float(at[i][0]) + (0.02 if right else -0.02), fy),
+            ax.annotate(points[i][0], at[i], (at[i][0] + (0.02 if right else -0.02), fy),
                         xycoords="axes fraction", textcoords="axes fraction", fontsize=7.5, color=INK, zorder=6,
-                        ha="left" if right else "right", va="center", arrowprops=look)  # fmt: skip
+                        ha="left" if right else "right", va="center", arrowprops=look, bbox=BOXED)  # fmt: skip
 
 
 LINE = 0.042
