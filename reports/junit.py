@@ -62,9 +62,10 @@ def junit_xml(
     Returns:
         UTF-8 bytes; the same result and rules give the same bytes.
     """
-    result = from_json(to_json(result))
+    data = to_json(result)
+    result = from_json(data)
     rules = GateRules() if rules is None else rules
-    digest = digest or result_digest(result)
+    digest = digest or result_digest(data)
     counted = {subject.name for subject in counted_subjects(result, rules)}
     suites = []
     if conditions:

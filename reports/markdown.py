@@ -53,7 +53,8 @@ def markdown_summary(
     Returns:
         Markdown with a newline at its end; the same result gives the same text.
     """
-    result = from_json(to_json(result))
+    data = to_json(result)
+    result = from_json(data)
     lines = [f"## {escape(result.title)}", ""]
     if gate:
         lines += [f"**{escape(gate[0], 400)}**", "", *(f"- {escape(line, 600)}" for line in gate[1:])]
@@ -68,7 +69,7 @@ def markdown_summary(
     lines += ["", "### Limitations", ""]
     lines += [f"- {escape(line, 600)}" for line in result.limitations]
     lines += [f"- {escape(line, 600)}" for line in result.warnings]
-    lines += ["", *_provenance(result, digest or result_digest(result))]
+    lines += ["", *_provenance(result, digest or result_digest(data))]
     return "\n".join(lines) + "\n"
 
 

@@ -218,8 +218,8 @@ def csv_tables(result: AuditResult) -> dict[str, bytes]:
     Returns:
         File name -> UTF-8 bytes; equal results give equal bytes.
     """
-    result = from_json(to_json(result))
-    digest = result_digest(result)
+    data = to_json(result)
+    result, digest = from_json(data), result_digest(data)
     tables = {**TABLES, **(RESTRICTED if result.edition == "restricted" else {})}
     made: dict[str, bytes] = {}
     for name, build in tables.items():

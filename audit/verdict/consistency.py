@@ -130,7 +130,9 @@ def _words(result: AuditResult, subject: Subject) -> Iterator[str]:
     shared = result.mode == "one-model" and len(result.subjects) > 1
     if made.tier != said.tier and not shared:
         yield f"the tier is {said.tier}, and {made.tier} follows"
-    if made.direction != said.direction:
+    # The sign of a number that the public edition withholds is not there to be read.
+    hidden = result.edition == "public" and any(e.estimate.value is None for e in subject.endpoints)
+    if made.direction != said.direction and not hidden:
         yield f"the direction is {said.direction}, and {made.direction} follows"
     missing = [flag for flag in made.flags if flag not in said.flags]
     if missing:
