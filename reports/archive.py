@@ -165,7 +165,10 @@ def _directory(file: BinaryIO, length: int) -> tuple[bytes, int, int]:
 def _check_entry(name: str, flags: tuple[int, ...], seen: set[str]) -> None:
     """Refuse an entry that a bundle never has; ``flags`` = (method, packed size, size, mode)."""
     method, packed, size, mode = flags
-    check_path(name)
+    try:
+        check_path(name)
+    except ContainerError as error:
+        raise ContainerError(f"the zip's list of files names {error}") from error
     if name.lower() in seen:
         raise ContainerError(f"{name}: the zip holds two files of this name; which one a program reads is left to it")
     if stat.S_ISLNK(mode >> 16):

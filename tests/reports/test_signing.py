@@ -168,10 +168,9 @@ def test_every_flipped_byte_of_an_envelope_is_found():
     keys = {key_id(KEY.public_key()): KEY.public_key()}
     signed_by(read_envelope(data, "x"), keys, "x")
     for at in range(len(data)):
-        for bit in (0x01, 0x20):
-            bad = data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
-            with pytest.raises(InvalidInput, match=r"^x: "):
-                signed_by(read_envelope(bad, "x"), keys, "x")
+        bad = data[:at] + bytes([data[at] ^ (0x01, 0x02, 0x20)[at % 3]]) + data[at + 1 :]
+        with pytest.raises(InvalidInput, match=r"^x: "):
+            signed_by(read_envelope(bad, "x"), keys, "x")
 
 
 def test_bits_that_base64_does_not_read_are_read_here():
