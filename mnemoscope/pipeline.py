@@ -23,13 +23,14 @@ from mnemoscope.audit.work.plan import DesignPlan, Plan, RuntimePlan
 from mnemoscope.audit.work.run_log import FIRST_SCORE, MODELS_READY, PLAN
 from mnemoscope.audit.work.tuned import resolved_settings, tuned_of
 from mnemoscope.commitment import commit_plan
-from mnemoscope.evidence import SCORES, EvidenceFolder
+from mnemoscope.evidence import ANSWERS, SCORES, EvidenceFolder
 from mnemoscope.planned_records import data_checks, data_summary, refuse_changed_data
 from mnemoscope.preparation import DP_DELTA, PreparedAudit
 from mnemoscope.progress import Progress
 from mnemoscope.provenance import LIMITATIONS, environment, timestamp
 from mnemoscope.reconstruction import coverage, reconstruct
 from mnemoscope.requests import RequestChain, limitations_of, stages_of
+from mnemoscope.stored_answers import NO_NAMES, AnswerWriter
 from mnemoscope.stored_scores import ScoreWriter
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def _carry_out(
     stored = ScoreWriter(
         evidence.arrays(SCORES), evidence.pseudonyms(prepared.dataset.keys_of(prepared.design.audited))
     )
+    answers = AnswerWriter(evidence.arrays(ANSWERS) if keep_answers else None, NO_NAMES)
     private = _private_fleets(prepared, opened)
     chain = RequestChain(prepared)
     found: dict[str, list[Subject]] = {wanted.name: [] for wanted in prepared.subjects}
@@ -129,6 +131,7 @@ def _carry_out(
         if trainer not in schemes:
             schemes[trainer] = _Scheme(stage.prepared, open_workspace(stage.prepared, trainer=trainer), [], evidence)
         scheme = schemes[trainer]
+        answers.scheme(scheme.audit.inputs)
         name = stage.title(wanted.name)
         models = chain.models(stage, wanted.name, method, scheme.workspace)
         after = scheme.fleets.answers(name, models)
@@ -159,12 +162,21 @@ def _carry_out(
             found[wanted.name].append(replace(subject, tuned=tuned_of(wanted, plan.folder)))
             chain.add(stage, wanted.name, method, subject, scores[0][0].after[prepared.primary], scheme.audit)
             stored.subject(name, *scores[0])
+            answers.subject(name, after, scores[0][0].trained_against)
             evidence.log.add("subject scored", name)
             told.step("score", done + 1, len(rounds))
         if i + 1 == count:
             costs += [cost for one in schemes.values() for cost in stage.costs(one.workspace.costs)]
     subjects = tuple(subject for several in found.values() for subject in several)
-    stored.close("procedure", plan=plan.digest, policy=prepared.policy, primary=prepared.primary, alpha=prepared.alpha)
+    stored.close(
+        "procedure",
+        plan=plan.digest,
+        policy=prepared.policy,
+        primary=prepared.primary,
+        alpha=prepared.alpha,
+        attacks=tuple({"name": spec.name, "settings": dict(spec.settings)} for spec in prepared.specs),
+    )
+    answers.close()
     result = AuditResult(
         title=plan.name,
         mode="procedure",

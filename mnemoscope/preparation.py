@@ -135,6 +135,7 @@ class PreparedAudit:
         self._check_counts()
         online = tuple(name for name in DEFAULT_ATTACKS if not name.endswith("_offline"))
         specs = plan.attack_specs((*online, *DEFAULT_VERSION_ATTACKS))
+        self.specs = specs
         self.attacks: list[Attack] = [load_attack(spec, ATTACKS) for spec in specs]
         check_needs([(attack.name, attack.needs) for attack in self.attacks], OFFERED)
         names = [attack.name for attack in self.attacks]

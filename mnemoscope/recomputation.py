@@ -68,6 +68,8 @@ def recompute_from_scores(folder: Path | str) -> Recomputation:
     result = read_result(Path(folder))
     if SCORES not in {file.path for file in result.evidence}:
         raise InvalidInput(NO_EVIDENCE)
+    if not (base / SCORES).exists():
+        raise InvalidInput(f"{base.name}: {SCORES} is not here; an edition without single records holds no scores")
     rows = Rows()
     if not check_files(base, result, rows, needed=(SCORES,)):
         rows.take("everything else: a file is not the one that the result names, so nothing was computed from it")

@@ -13,9 +13,9 @@ from mnemoscope.audit.verdict.onemodel_decision import OneModelScores, decide_mo
 from mnemoscope.audit.verdict.onemodel_rates import Group
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.procedure_decision import SubjectScores, decide_endpoints, positive_control, precision
-from mnemoscope.audit.verdict.result import Endpoint, Finding, GateResult, Subject
+from mnemoscope.audit.verdict.result import Endpoint, Finding, GateResult, Subject, Verdict
 
-__all__ = ["Decided", "compare_subject", "of_model", "of_procedure"]
+__all__ = ["Decided", "compare_subject", "compare_whole", "of_model", "of_procedure"]
 
 Found = dict[tuple[str, str, str], Finding]
 
@@ -124,12 +124,31 @@ def compare_subject(
         rows: receives the rows.
     """
     name = recorded.name
+    endpoints, gates = compare_parts(recorded, decided, tolerance, rows)
+    verdict = basis.decide(endpoints, gates, policy)
+    flags = (*verdict.flags, *(flag for flag in basis.added if flag not in verdict.flags))
+    _verdict(name, recorded.verdict, replace(verdict, flags=flags), tolerance, rows)
+
+
+def compare_whole(recorded: Subject, decided: Decided, verdict: Verdict, tolerance: Tolerance, rows: Rows) -> None:
+    """Compare one subject with an audit of it that was carried out again, ``verdict`` and all."""
+    compare_parts(recorded, decided, tolerance, rows)
+    _verdict(recorded.name, recorded.verdict, verdict, tolerance, rows)
+
+
+def compare_parts(
+    recorded: Subject, decided: Decided, tolerance: Tolerance, rows: Rows
+) -> tuple[list[Endpoint], list[GateResult]]:
+    """Compare endpoints, gates and findings; returns endpoints and gates as they follow, else as they are recorded."""
+    name = recorded.name
     endpoints = _endpoints(name, recorded.endpoints, decided, tolerance, rows)
     gates = _gates(name, recorded.gates, decided.gates, tolerance, rows)
     _findings(name, recorded.findings, decided, tolerance, rows)
-    verdict = basis.decide(endpoints, gates, policy)
-    flags = (*verdict.flags, *(flag for flag in basis.added if flag not in verdict.flags))
-    for what, ours, theirs, agrees in tolerance.verdict(recorded.verdict, replace(verdict, flags=flags)):
+    return endpoints, gates
+
+
+def _verdict(name: str, recorded: Verdict, made: Verdict, tolerance: Tolerance, rows: Rows) -> None:
+    for what, ours, theirs, agrees in tolerance.verdict(recorded, made):
         rows.add(f"{name}: {what}", ours, theirs, agrees)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,11 @@ from mnemoscope.audit.work.side_arrays import ArrayWriter, SideArrays
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["AnswerWriter", "StoredAnswers"]
+__all__ = ["NO_NAMES", "AnswerWriter", "StoredAnswers"]
 
 VERSION = 1
+NO_NAMES: NDArray[np.str_] = np.zeros(0, "U1")
+"""Rows that have no pseudonyms of their own: fleets' answers are those of the records that ``scores.npz`` names."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ class AnswerWriter:
         self._models: list[ModelAnswersIndex] = []
         self._schemes: list[SchemeIndex] = []
         self._subjects: list[AfterIndex] = []
+        self._known: WeakKeyDictionary[ProcedureInput, int] = WeakKeyDictionary()
+        self._now = 0
         if file is not None and pseudonyms.size:
             file.add("pseudonyms", pseudonyms)
 
@@ -152,10 +157,14 @@ class AnswerWriter:
         )
 
     def scheme(self, inputs: ProcedureInput) -> None:
-        """Store the fleets that the following subjects share."""
+        """Store the fleets that the following subjects share, unless they are stored already."""
         if self._file is None:
             return
+        if inputs in self._known:
+            self._now = self._known[inputs]
+            return
         design = inputs.design
+        self._now = self._known[inputs] = len(self._schemes)
         self._schemes.append(
             SchemeIndex(
                 role=self._put("role", design.role),
@@ -172,10 +181,10 @@ class AnswerWriter:
         )
 
     def subject(self, name: str, after: FleetAnswers, trained_against: tuple[str, ...]) -> None:
-        """Store the fleet of one subject of the last scheme."""
+        """Store the fleet of one subject of the scheme named last."""
         if self._file is not None:
             fleet = self._fleet("after", after)
-            self._subjects.append(AfterIndex(name, len(self._schemes) - 1, fleet, trained_against))
+            self._subjects.append(AfterIndex(name, self._now, fleet, trained_against))
 
     def _fleet(self, what: str, answers: FleetAnswers) -> FleetAnswersIndex:
         return FleetAnswersIndex(

@@ -49,6 +49,7 @@ __all__ = [
     "load_plan",
     "nearest",
     "parse_plan",
+    "plan_from_values",
     "plan_template",
 ]
 
@@ -87,6 +88,11 @@ def parse_plan(text: str, *, folder: Path | None = None, source: str = "plan") -
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{source} is not valid TOML: {error}") from error
+    return plan_from_values(raw, folder=folder, source=source)
+
+
+def plan_from_values(raw: object, *, folder: Path | None = None, source: str = "plan") -> Plan:
+    """Make a plan from the tables of its file; arguments and errors as of ``parse_plan``."""
     values = plain_json(raw, source)
     if not isinstance(values, dict):
         raise InvalidInput(f"{source} holds no tables")
