@@ -137,8 +137,11 @@ def _statement(
         faults = _audit_faults(predicate, manifest, result)
         if faults:
             raise SignatureError(f"{path}: {'; '.join(faults)}")
-    if statement["predicateType"] == TEST_TYPE and predicate.get("result") not in TEST_RESULTS.values():
-        raise SignatureError(f"{path}: its result is none of {', '.join(TEST_RESULTS.values())}")
+    if statement["predicateType"] == TEST_TYPE and result is not None:
+        found = [TEST_RESULTS.get(subject.verdict.word) for subject in result.subjects]
+        wanted = {pipeline_file(i): word for i, word in enumerate(filter(None, found), 1)}
+        if predicate.get("result") != wanted.get(path):
+            raise SignatureError(f"{path}: its result is not that of the word in result.json")
     return statement
 
 

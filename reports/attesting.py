@@ -1,6 +1,8 @@
 """Sign a bundle: statements in envelopes are added beside its files, and not a byte of these changes."""
 
 import hashlib
+import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,11 +29,19 @@ __all__ = ["Signed", "sign_bundle", "signed_lines"]
 
 @dataclass(frozen=True)
 class Signed:
-    """What was added to a bundle: its path, the signer's key id, and the files, ascending."""
+    """What was added to a bundle.
+
+    Attributes:
+        bundle: its place.
+        key_id: of the signer's key.
+        files: added or changed, ascending.
+        open_key: the private key's file, where others than its owner may read it; None elsewhere.
+    """
 
     bundle: Path
     key_id: str
     files: tuple[str, ...]
+    open_key: Path | None = None
 
 
 def _checked(contents: Contents, bundle: Path) -> tuple[Manifest, bytes, AuditResult]:
@@ -109,7 +119,8 @@ def _add_to_zip(file: Path, contents: Contents, added: Mapping[str, bytes]) -> N
     with TemporaryDirectory(prefix="mnemoscope-") as name:
         unpack(contents, Path(name))
         sources: dict[str, Source] = {path: Path(name) / path for path in contents.sizes}
-        place(file, {**sources, **added}, force=True, as_zip=True)
+        private = not stat.S_IMODE(file.stat().st_mode) & 0o077
+        place(file, {**sources, **added}, force=True, as_zip=True, private=private)
 
 
 def sign_bundle(bundle: Path | str, key: Path | str, *, opinion: Opinion | None = None, force: bool = False) -> Signed:
@@ -141,13 +152,16 @@ def sign_bundle(bundle: Path | str, key: Path | str, *, opinion: Opinion | None 
         _add_to_folder(path, added)
     else:
         _add_to_zip(path.resolve(), contents, added)
-    return Signed(path, key_id(public), tuple(sorted(added)))
+    readable = os.name == "posix" and stat.S_IMODE(Path(key).stat().st_mode) & 0o077
+    return Signed(path, key_id(public), tuple(sorted(added)), Path(key) if readable else None)
 
 
 def signed_lines(signed: Signed) -> list[str]:
     """What was added, line by line."""
+    note = f"note: others may read {signed.open_key}, and sign in your place: `chmod 600 {signed.open_key}`"
     return [
         f"signed {signed.bundle} with key {signed.key_id}",
         *(f"added {path}" for path in signed.files),
         "whoever has your public key by another way can check it: `mnemoscope verify BUNDLE --public-key FILE`",
+        *([note] if signed.open_key else []),
     ]

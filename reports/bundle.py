@@ -115,7 +115,9 @@ def _source_folder(result: Path | str) -> tuple[Path, bytes]:
 def _add_plan(pile: _Pile, folder: Path, result: AuditResult, notes: list[str]) -> None:
     path = folder / PLAN_NAME
     if not path.is_file():
-        notes.append(f"there is no {PLAN_NAME} beside the result: that the plan came first cannot be verified")
+        logged = any(file.path.endswith(".jsonl") for file in result.evidence)
+        rest = "the log alone says when it was fixed" if logged else "that the plan came first cannot be verified"
+        notes.append(f"there is no {PLAN_NAME} beside the result: {rest}")
         return
     try:
         stated = json.loads(path.read_bytes()).get("digest")
@@ -264,6 +266,8 @@ def default_target(result: Path | str, edition: Edition) -> Path:
 def write_bundle(gathered: Gathered, target: Path | str, *, force: bool = False) -> Path:
     """Write a gathered bundle as a folder, or as a zip where the name ends in ``.zip``; whole or not at all.
 
+    The restricted edition, which speaks of single records, can be read by its owner alone.
+
     Args:
         gathered: what :func:`gather` returned.
         target: its place.
@@ -275,7 +279,7 @@ def write_bundle(gathered: Gathered, target: Path | str, *, force: bool = False)
     Raises:
         InvalidInput: the place is taken or cannot be written.
     """
-    return place(Path(target), gathered.files, force=force)
+    return place(Path(target), gathered.files, force=force, private=gathered.manifest.edition == "restricted")
 
 
 def bundle_lines(gathered: Gathered, place: Path) -> list[str]:

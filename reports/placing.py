@@ -54,7 +54,8 @@ def _may_replace(target: Path, force: bool) -> None:
                 raise InvalidInput(f"{target} is a file that is no zip; --force replaces bundles only")
 
 
-def _write_folder(folder: Path, files: Mapping[str, Source]) -> None:
+def _write_folder(folder: Path, files: Mapping[str, Source], private: bool) -> None:
+    folder.mkdir(mode=0o700 if private else 0o777)
     for path, source in files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,8 +66,9 @@ def _write_folder(folder: Path, files: Mapping[str, Source]) -> None:
             os.fsync(file.fileno())
 
 
-def _write_file(path: Path, files: Mapping[str, Source]) -> None:
-    with path.open("xb") as file:
+def _write_file(path: Path, files: Mapping[str, Source], private: bool) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+    with os.fdopen(descriptor, "wb") as file:
         write_zip(file, [(name, opener(source)) for name, source in files.items()])
         file.flush()
         os.fsync(file.fileno())
@@ -79,7 +81,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def place(target: Path, files: Mapping[str, Source], *, force: bool = False, as_zip: bool | None = None) -> Path:
+def place(
+    target: Path,
+    files: Mapping[str, Source],
+    *,
+    force: bool = False,
+    as_zip: bool | None = None,
+    private: bool = False,
+) -> Path:
     """Write a bundle.
 
     Args:
@@ -87,6 +96,7 @@ def place(target: Path, files: Mapping[str, Source], *, force: bool = False, as_
         files: path inside of the bundle -> its bytes or the file that holds them.
         force: replace a bundle that is there; anything else is never replaced.
         as_zip: the form, where the name does not say it.
+        private: only its owner may read it (the zip, or the folder as a whole).
 
     Returns:
         The place.
@@ -101,10 +111,9 @@ def place(target: Path, files: Mapping[str, Source], *, force: bool = False, as_
         fresh, old = target.with_name(f".{target.name}.{mark}.tmp"), target.with_name(f".{target.name}.{mark}.old")
         try:
             if target.suffix.lower() == ".zip" if as_zip is None else as_zip:
-                _write_file(fresh, files)
+                _write_file(fresh, files, private)
             else:
-                fresh.mkdir()
-                _write_folder(fresh, files)
+                _write_folder(fresh, files, private)
             if target.is_dir():
                 os.replace(target, old)  # a folder with files in it cannot be renamed over
                 try:

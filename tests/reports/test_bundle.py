@@ -96,6 +96,14 @@ def test_the_restricted_edition_holds_the_scores(audit, tmp_path):
     assert "leaves out no file" in (place / "VERIFY.md").read_text()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are those of POSIX")
+def test_the_restricted_edition_is_for_its_owner_alone(audit, tmp_path):
+    for edition, private in (("restricted", True), ("internal", False)):
+        for name in (f"{edition}.zip", edition):
+            place = bundled(audit, tmp_path / name, edition)
+            assert (stat.S_IMODE(place.stat().st_mode) & 0o077 == 0) == private
+
+
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
 def test_the_sums_are_read_by_sha256sum(audit, tmp_path):
     place = bundled(audit, tmp_path / "b")

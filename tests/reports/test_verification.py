@@ -1,8 +1,10 @@
 """Whatever is done to a bundle is found, named, and told apart by exit code; what holds is said without more."""
 
+import contextlib
 import io
 import json
 import os
+import random
 import shutil
 import zipfile
 from dataclasses import replace
@@ -19,7 +21,7 @@ from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.work.run_log import FIRST_SCORE, PLAN
 from mnemoscope.reports.archive import write_zip
 from mnemoscope.reports.attested import AUDIT_FILE, key_file
-from mnemoscope.reports.attesting import sign_bundle
+from mnemoscope.reports.attesting import sign_bundle, signed_lines
 from mnemoscope.reports.manifest import MANIFEST, SUMS, Entry, canonical, sums, write_manifest
 from mnemoscope.reports.schema import from_json, to_json
 from mnemoscope.reports.signing import key_id, public_pem, read_envelope, sign_payload
@@ -344,6 +346,112 @@ def test_a_signed_statement_must_say_what_the_bundle_says(folder, made):
     assert "another kind than its name says" in named(verify(folder))
     (folder / AUDIT_FILE).write_bytes(sign_payload(b"{}", key).to_json())
     assert "no in-toto statement" in named(verify(folder))
+
+
+def test_a_word_for_pipelines_must_be_that_of_the_result(folder):
+    key = Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32)
+    path = folder / "attestations" / "test-result-01.dsse.json"
+    statement = json.loads(read_envelope(path.read_bytes(), "x").payload)
+    assert statement["predicate"]["result"] == "PASSED"
+    statement["predicate"]["result"] = "FAILED"
+    path.write_bytes(sign_payload(canonical(statement), key).to_json())
+    assert "not that of the word in result.json" in named(verify(folder))
+
+
+def test_a_key_that_others_may_read_is_told(made, tmp_path):
+    place = shutil.copytree(made[0] / "plain", tmp_path / "p")
+    private, _, _ = write_key(tmp_path, 5)
+    private.chmod(0o600)
+    assert not [line for line in signed_lines(sign_bundle(place, private)) if "chmod" in line]
+    private.chmod(0o644)
+    assert [line for line in signed_lines(sign_bundle(place, private, force=True)) if "chmod" in line]
+
+
+def test_signing_a_zip_keeps_it_private(made):
+    assert (made[0] / "b.zip").stat().st_mode & 0o077 == 0
+
+
+JUNK = (
+    None,
+    0,
+    -1,
+    1e300,
+    "",
+    [],
+    {},
+    True,
+    "x" * 999,
+    "\u202e",
+    [[]],
+    {"a": 1},
+    2**53 - 1,
+    "sha256:" + "0" * 64,
+    "../x",
+)
+
+
+def mutate(value, rng):
+    """Change one thing somewhere in a JSON document: take it out, double it, or put something else in its place."""
+    if isinstance(value, dict) and value and rng.random() < 0.8:
+        key = rng.choice(sorted(value))
+        kind = rng.random()
+        if kind < 0.15:
+            return {k: v for k, v in value.items() if k != key}
+        return {**value, "new": rng.choice(JUNK)} if kind < 0.2 else {**value, key: mutate(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.8:
+        at = rng.randrange(len(value))
+        kind = rng.random()
+        changed = [] if kind < 0.1 else [value[at]] * 2 if kind < 0.2 else [mutate(value[at], rng)]
+        return [*value[:at], *changed, *value[at + 1 :]]
+    return rng.choice(JUNK)
+
+
+def forged(place: Path, what: str, rng) -> None:
+    """Mutate a document of a bundle, and make whatever digest or signature hangs on it again."""
+    key = Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32)
+    if what == "manifest":
+        document = json.loads((place / MANIFEST).read_bytes())
+        del document["sha256_of_the_rest"]
+        document = mutate(document, rng)
+        if isinstance(document, dict):
+            document["sha256_of_the_rest"] = digest(canonical(document))
+        (place / MANIFEST).write_bytes(canonical(document))
+    elif what in ("envelope", "statement"):
+        file = rng.choice(sorted(place.glob("attestations/*.json")))
+        raw = file.read_bytes()
+        if what == "envelope":
+            file.write_bytes(canonical(mutate(json.loads(raw), rng)))
+        else:
+            payload = canonical(mutate(json.loads(read_envelope(raw, "x").payload), rng))
+            file.write_bytes(sign_payload(payload, key).to_json())
+    elif what == "log":
+        file = place / "evidence" / "run.jsonl"
+        rows = [json.loads(line) for line in file.read_bytes().splitlines()]
+        file.write_bytes(b"".join(canonical(row) + b"\n" for row in mutate(rows, rng) or [{}]))
+        make_again(place)
+    else:
+        (place / what).write_bytes(canonical(mutate(json.loads((place / what).read_bytes()), rng)))
+        make_again(place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "what", ["manifest", "envelope", "statement", "log", "plan.json", "policy.json", "result.json", "environment.json"]
+)
+def test_documents_of_any_form_end_in_findings(folder, tmp_path, what):
+    rng = random.Random(what)
+    codes = set()
+    for _ in range(25):
+        place = shutil.copytree(folder, tmp_path / "x")
+        with contextlib.suppress(TypeError):  # a log that is no list of lines any more
+            forged(place, what, rng)
+        found = verify(place)
+        assert "\n".join(lines(found, place))
+        assert "\u202e" not in "\n".join(lines(found, place))
+        codes.add(found.exit_code)
+        shutil.rmtree(place)
+    assert codes <= {0, *CODES.values()}
+    assert codes - {0}
 
 
 def test_a_result_of_a_newer_schema(plain):
