@@ -17,6 +17,7 @@ from mnemoscope.api_evidence import (
     keygen,
     policy_check,
     policy_new,
+    rerun,
     sign,
     verify,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "policy_new",
     "report",
     "report_files",
+    "rerun",
     "run",
     "schema",
     "scores",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from mnemoscope.audit_difference import AuditDifference
     from mnemoscope.gate import GateOutcome
+    from mnemoscope.progress import Progress
+    from mnemoscope.recomputation import Recomputation
     from mnemoscope.reports.verification import Verification
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "keygen",
     "policy_check",
     "policy_new",
+    "rerun",
     "sign",
     "verify",
 ]
@@ -277,3 +280,35 @@ def figures(
     beside = source if source.is_dir() else source.parent
     folder = beside / FIGURES if out is None else Path(out)
     return write_figures(for_edition(read_result(source), edition), folder, formats=wanted, dpi=dpi, force=force)
+
+
+def rerun(
+    result: str | Path,
+    *,
+    level: Literal["scores", "answers", "data"] = "scores",
+    store: str | Path | None = None,
+    plan: str | Path | None = None,
+    device: str = "auto",
+    progress: "Progress | None" = None,
+) -> "Recomputation":
+    """Compute a result again from what its audit stored, and compare.
+
+    Args:
+        result: the folder of an audit, its ``result.json``, or a bundle.
+        level: "scores" decides again, in seconds; "answers" runs the attacks again on recorded answers, in minutes;
+            "data" carries the plan out again.
+        store: for "data": an empty folder for the work; None keeps nothing.
+        plan: for "data": the plan's own TOML file, where it names files of the user's own.
+        device: for "data": where to compute.
+        progress: told of steps; None tells nobody.
+
+    Returns:
+        What agrees, what does not, and what was taken over.
+
+    Raises:
+        InvalidInput: there is no result, or nothing was stored at this level.
+    """
+    from mnemoscope.rerun import rerun as again
+
+    own = None if plan is None else Path(plan)
+    return again(result, level=level, store=store, plan=own, device=device, progress=progress)

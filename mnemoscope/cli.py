@@ -85,6 +85,14 @@ DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of to
 Declarations = Annotated[
     Path | None, typer.Option("--declarations", help="Dates, people, scope: a file of `mnemoscope declare new`.")
 ]
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        envvar="MNEMOSCOPE_KEY_FILE",
+        help="The controller's key file for pseudonyms and commitments; OUT/commitment.key is made without it.",
+    ),
+]
 DEFAULT_STORE = ".mnemoscope"
 
 
@@ -158,12 +166,17 @@ def run(
     out: Out = Path("runs/audit"),
     store: Store = DEFAULT_STORE,
     declarations: Declarations = None,
+    key: Key = None,
+    keep_answers: Annotated[
+        bool, typer.Option("--keep-answers", help="Keep recorded answers in OUT/evidence, for `rerun --from answers`.")
+    ] = False,
     as_json: AsJson = False,
     exit_code: ExitCode = False,
 ) -> None:
     """Carry out a plan: train, delete, attack, decide. The same command again goes on where it stopped."""
+    options = {"declarations": declarations, "key": key, "keep_answers": keep_answers}
     _audit(
-        lambda progress: api.run(plan, out=out, store=store, declarations=declarations, progress=progress),
+        lambda progress: api.run(plan, out=out, store=store, progress=progress, **options),  # type: ignore[arg-type]
         out,
         as_json=as_json,
         exit_code=exit_code,
@@ -233,6 +246,7 @@ def compare(
     seed: Seed = 0,
     store: Store = DEFAULT_STORE,
     declarations: Declarations = None,
+    key: Key = None,
     as_json: AsJson = False,
     exit_code: ExitCode = False,
 ) -> None:
@@ -249,14 +263,14 @@ def scores(
     alpha: Alpha = None,
     seed: Seed = 0,
     declarations: Declarations = None,
+    key: Key = None,
     as_json: AsJson = False,
     exit_code: ExitCode = False,
 ) -> None:
     """Audit predictions alone: no model, no training, no torch."""
+    options = {"policy": policy, "alpha": alpha, "seed": seed, "declarations": declarations, "key": key}
     _audit(
-        lambda progress: api.scores(
-            file, out=out, policy=policy, alpha=alpha, seed=seed, declarations=declarations, progress=progress
-        ),
+        lambda progress: api.scores(file, out=out, progress=progress, **options),  # type: ignore[arg-type]
         out,
         as_json=as_json,
         exit_code=exit_code,

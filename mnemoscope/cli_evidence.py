@@ -154,6 +154,43 @@ def figures(
     typer.echo(f"wrote {len(written)} files to {written[0].parent}")
 
 
+class Levels(StrEnum):
+    """What a result is computed again from."""
+
+    scores = "scores"
+    answers = "answers"
+    data = "data"
+
+
+RERUN_EPILOG = (
+    "Exit codes: 0 everything that was compared agrees; 22 something does not, each named; 2 the input, also where "
+    "nothing was stored to compute from; 1 a fault of the program. From scores numbers must be equal up to their last "
+    "digits; from answers and data words must be equal, an AUC within 0.005, other numbers inside their interval."
+)
+
+
+def rerun(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="An audit's folder, its result.json, or a bundle.")],
+    level: Annotated[
+        Levels, typer.Option("--from", help="Stored scores (seconds), recorded answers (minutes), or data (all of it).")
+    ] = Levels.scores,
+    store: Annotated[
+        Path | None, typer.Option("--store", help="With data: an empty folder for the work; else nothing is kept.")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option("--plan", help="With data: the plan's file, if it names others.")] = None,
+    device: Annotated[str, typer.Option("--device", help="With data: auto, cpu, cuda, ...")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON, and nothing else.")] = False,
+) -> None:
+    """Compute a result again from what its audit stored, and say what agrees and what does not."""
+    from mnemoscope.progress import progress_for
+    from mnemoscope.rerun_text import DISAGREES, rerun_json, rerun_lines
+
+    with progress_for() as told:
+        found = api.rerun(result, level=level.value, store=store, plan=plan, device=device, progress=told)
+    typer.echo(rerun_json(found) if as_json else "\n".join(rerun_lines(found)))
+    raise typer.Exit(0 if found.agrees else DISAGREES)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command(rich_help_panel="Report")(bundle)
@@ -166,3 +203,4 @@ def register(app: typer.Typer) -> None:
     app.add_typer(policy_app, name="policy", rich_help_panel="Inspect")
     app.command(rich_help_panel="Report")(diff)
     app.command(rich_help_panel="Report")(figures)
+    app.command(rich_help_panel="Report", epilog=RERUN_EPILOG)(rerun)

@@ -122,5 +122,6 @@ def _compare_subjects(result: AuditResult, stored: StoredScores, rows: Rows) -> 
     if result.requests:
         rows.take("the table of rates by request")
     rows.take(
-        "descriptions beside the verdict: curves, histograms, accuracies, epsilon, measures, defences, single records"
+        "descriptions beside the verdict: curves, histograms, accuracies, epsilon, measures, defences, classes, single "
+        "records, the worst case, other rules"
     )

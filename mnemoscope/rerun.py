@@ -21,12 +21,9 @@ if TYPE_CHECKING:
     from mnemoscope.audit.answers.protocols import Attack
     from mnemoscope.progress import Progress
 
-__all__ = ["DISAGREES", "Level", "rerun"]
+__all__ = ["Level", "rerun"]
 
 Level = Literal["scores", "answers", "data"]
-
-DISAGREES = 22
-"""Exit code where something does not agree; `mnemoscope verify` leaves with the same one for the same reason."""
 
 LIVE = Need.ORACLE | Need.GRADIENT
 NO_ANSWERS = (

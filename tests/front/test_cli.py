@@ -21,7 +21,7 @@ from mnemoscope.audit.errors import AuditError, InvalidInput, MissingNeed, Stale
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     "demo", "init", "run", "league", "tune", "compare", "scores", "plan", "export", "adopt", "list", "report", "store",
-    "schema",
+    "schema", "rerun",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "scipy", "sklearn", "numpy")
 
@@ -100,7 +100,7 @@ def test_a_command_is_short_and_calls_one_function_of_the_api(command: ast.Funct
 def test_every_option_of_compare_reaches_the_question() -> None:
     from mnemoscope.comparison import Comparison
 
-    options = set(inspect.signature(cli.compare).parameters) - {"as_json", "exit_code", "out"}
+    options = set(inspect.signature(cli.compare).parameters) - {"as_json", "exit_code", "out", "declarations", "key"}
     assert options == set(Comparison.__dataclass_fields__)
 
 
