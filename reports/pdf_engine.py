@@ -173,12 +173,20 @@ def _drawing(element: "Element", colours: Mapping[str, str]) -> None:
         element.insert(0, title)
 
 
+def _only_screen_rows(element: "Element") -> bool:
+    """Whether nothing but a head would be left of the tables of a folded part."""
+    if element.tag != "details":
+        return False
+    rows = [row for body in element.iter("tbody") for row in body.iter("tr")]
+    return bool(rows) and all("screen" in (row.get("class") or "").split() for row in rows)
+
+
 def _without_screen_parts(parent: "Element") -> None:
     """Take out what the style sheets hide on paper: to lay out nothing takes as long as to lay out something."""
     previous: Element | None = None
     for child in list(parent):
         classes = set((child.get("class") or "").split())
-        hidden = child.tag in ("script", "template") or classes & {"screen", "skip"}
+        hidden = child.tag in ("script", "template") or classes & {"screen", "skip"} or _only_screen_rows(child)
         if hidden or (child.tag == "details" and parent.tag == "figure"):
             if child.tail:
                 if previous is None:
