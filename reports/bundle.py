@@ -235,6 +235,8 @@ def gather(result: Path | str, *, edition: Edition = "internal", machine: Machin
     pile.add("policy.json", policy_document(shown_data), "policy", shown.edition, "bundle")
     pile.add("environment.json", environment_document(shown, machine), "environment", "internal", "bundle")
     _add_evidence(pile, folder, source.evidence)
+    if shown.edition == source.edition and digest != origin:
+        notes.append(f"the result of schema {source.schema_version} is written in the form of this release")
     if digest == origin:
         _add_views(pile, folder, shown, digest, notes)
     else:

@@ -1,7 +1,9 @@
 """A last look at what is about to leave: no secret key, and below the restricted edition no record and no raw score."""
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from mnemoscope.audit.errors import InvalidInput
@@ -20,23 +22,27 @@ NEVER = (".pkl", ".pickle", ".joblib")
 
 KEY_NAMES = (".key", ".pem", ".p12", ".pfx")
 MARKS = (b"PRIVATE KEY-----",)
-CONTROLLER_KEY, MOST_KEY = "commitment.key", 4096
-"""The file of the controller's key beside a result; it stays with the controller."""
+CONTROLLER_KEY, KEY_VARIABLE, MOST_KEY = "commitment.key", "MNEMOSCOPE_KEY_FILE", 4096
+"""The file of the controller's key beside a result, or the variable that names it; it stays with the controller."""
 
 SHORTEST_KEY = 4
 """Shorter record keys stand in every text by chance; they are looked for between quotes alone."""
 
 
 def controller_secret(folder: Path) -> tuple[bytes, ...]:
-    """What must be found nowhere: the controller's key that lies beside the result, as it is written and as bytes."""
-    try:
-        text = (folder / CONTROLLER_KEY).read_bytes()[:MOST_KEY].strip()
-    except OSError:
-        return ()
-    try:
-        return tuple(found for found in (text, text.upper(), bytes.fromhex(text.decode("ascii"))) if len(found) >= 16)
-    except ValueError:
-        return (text,) if len(text) >= 16 else ()
+    """What must be found nowhere: the controller's key, beside the result or named by the environment, in any form."""
+    named = os.environ.get(KEY_VARIABLE)
+    found: list[bytes] = []
+    for place in (folder / CONTROLLER_KEY, *([Path(named)] if named else [])):
+        try:
+            with place.open("rb") as file:
+                text = file.read(MOST_KEY).strip()
+        except OSError:
+            continue
+        found += [text, text.upper()]
+        with suppress(ValueError):
+            found.append(bytes.fromhex(text.decode("ascii")))
+    return tuple(secret for secret in dict.fromkeys(found) if len(secret) >= 16)
 
 
 def record_keys(result: AuditResult) -> tuple[str, ...]:

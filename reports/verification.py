@@ -319,5 +319,8 @@ def _conclusion(verification: Verification) -> Iterator[str]:
         yield "Everything that was checked holds. Level T1: the holder of the key vouches for exactly these bytes; when"
         yield "they were made, and whether this was the only run, a signature does not show."
     else:
+        signed = any(f.check == "signature" and f.status == "holds" for f in verification.findings)
         yield "Everything that was checked holds. Level T0: the files belong together; who made them, and that nobody"
-        yield "made all of them again, does not follow. Give --public-key with the signer's key for more."
+        yield "made all of them again, does not follow. " + (
+            "Give --public-key with the signer's key for more." if signed else "It is not signed (`mnemoscope sign`)."
+        )

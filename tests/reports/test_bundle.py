@@ -208,6 +208,15 @@ def test_no_edition_holds_a_secret_key(copy, tmp_path, edition, monkeypatch):
             gather(copy, edition=edition, machine=MACHINE)
 
 
+def test_a_controllers_key_elsewhere_is_looked_for_too(copy, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere.key").write_text("5e" * 32 + "\n")
+    change_result(copy, title="Oh, " + "5e" * 32)
+    gather(copy, machine=MACHINE)
+    monkeypatch.setenv("MNEMOSCOPE_KEY_FILE", str(tmp_path / "elsewhere.key"))
+    with pytest.raises(InvalidInput, match="looks like a secret key"):
+        gather(copy, machine=MACHINE)
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [("evidence/a.npz", "arrays may hold scores"), ("evidence/a.pem", "secret key"), ("evidence/a.pkl", "runs code")],
