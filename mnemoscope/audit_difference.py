@@ -234,9 +234,10 @@ def _changes(a: AuditResult, b: AuditResult) -> Iterator[Change]:
         # Over a fleet the records are a sample of the data; of one model they are the request itself.
         shown = [", ".join(f"{role} {x[role][0]:,}" if role in x else f"{role} none" for role in moved) for x in sets]
         if a.mode == "procedure":
-            yield Change("record sets", *shown, "neither", "other records of the same data were drawn")
+            yield Change("record sets", shown[0], shown[1], "neither", "other records of the same data were drawn")
         else:
-            yield Change("record sets", *shown, "numbers", "other records were forgotten, or stood for never-seen ones")
+            why = "other records were forgotten, or stood for never-seen ones"
+            yield Change("record sets", shown[0], shown[1], "numbers", why)
     policies = [policy_of(r.plan.policy).as_dict() for r in (a, b)]
     for key in policies[0]:
         yield from row(f"policy.{key}", policies[0][key], policies[1][key], "words", "the words follow other rules")
@@ -289,7 +290,7 @@ def _numbers(
     rows: list[NumberPair] = []
 
     def add(quantity: str, kind: Kind, attack: str, game: str, models: str, x: Estimate, y: Estimate) -> None:
-        same = models in roles[0] and roles[0].get(models) == roles[1].get(models)  # type: ignore[call-overload]
+        same = models in roles[0] and roles[0].get(models) == roles[1].get(models)
         found = square_and_add(x, y)
         if barred:
             found = Estimate(None, reason=f"not comparable: {barred}")
@@ -313,9 +314,9 @@ def _numbers(
         if place not in given:
             continue
         add("accuracy", "rate", "", *place, u.accuracy, given[place].accuracy)
-        x, y = u.gap_to_retrained, given[place].gap_to_retrained
-        if x is not None and y is not None:
-            add("accuracy minus retrained", "difference", "", *place, x, y)
+        gaps = u.gap_to_retrained, given[place].gap_to_retrained
+        if gaps[0] is not None and gaps[1] is not None:
+            add("accuracy minus retrained", "difference", "", *place, gaps[0], gaps[1])
     only = [
         f"only in the {which}: {', '.join(f'{attack} ({game}, {models})' for attack, game, models in keys)}"
         for which, keys in (
@@ -376,10 +377,8 @@ def _assumption(a: AuditResult, b: AuditResult, pairs: Sequence[SubjectPair], di
         shared = list(dict.fromkeys(name for pair in pairs for name in pair.shared))
         parts = [f"the same models, by digest ({', '.join(shared)})"] if shared else []
         sets = [{s.digest for s in r.data.sets} for r in (a, b)]
-        parts += ["the same records"] if sets[0] & sets[1] else []
-        parts += ["records of the same data"] if not sets[0] & sets[1] and a.data.digest == b.data.digest else []
-        if not parts:
-            return f"{told}. Nothing recorded here shows a model or a record that both share."
+        # Other data would bar the numbers: the records are of the same data at least.
+        parts.append("the same records" if sets[0] & sets[1] else "records of the same data")
         common = f"they share {' and '.join(parts)}"
     return (
         f"{told}, and {common}. What is shared moves both numbers the same way as a rule: the intervals are wider than "

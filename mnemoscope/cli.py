@@ -352,7 +352,7 @@ def report(
     min_group: Annotated[int, typer.Option("--min-group", min=2, help="Least records of a public number.")] = 10,
     declarations: Declarations = None,
     format: Annotated[
-        str, typer.Option("--format", help="Forms, by commas: html, pdf, markdown, junit, csv, json.")
+        str, typer.Option("--format", help="Forms, by commas: html, pdf, markdown, junit, csv, json, dpia.")
     ] = "html",
     force: Annotated[bool, typer.Option("--force", help="Replace files that hold something else.")] = False,
 ) -> None:

@@ -103,10 +103,12 @@ def plan_changes(committed: object, ran: object) -> tuple[Deviation, ...]:
 
 
 def _leaves(value: object, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict | list | tuple) and not value:
+        return  # nothing in it: what the other plan has there is listed key by key
+    if isinstance(value, dict):
         for key in value:
             yield from _leaves(value[key], f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list | tuple) and value and any(isinstance(item, dict) for item in value):
+    elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
         for i, item in enumerate(value):
             yield from _leaves(item, f"{path}[{i}]")
     else:

@@ -30,6 +30,7 @@ WORST_FIRST: tuple[Code, ...] = (3, 5, 4, 0)
 """A signal found is worse than an audit that could not speak, and that is worse than one that could not decide."""
 
 LIT = {0: "PASSED", 3: "BLOCKED: OUTSIDE BOUND", 4: "BLOCKED: INCONCLUSIVE", 5: "BLOCKED: NOT ASSESSED"}
+DEVIATIONS_SHOWN = 10
 AHEAD_DAYS = 1.0
 """Clocks differ; a result from further ahead than this is no result of the past."""
 
@@ -339,6 +340,14 @@ def _notes(result: AuditResult, policy: PolicyDocument) -> tuple[str, ...]:
             rows.append(f"note: the gate's rules are not those fixed with the plan; they differ in {', '.join(keys)}")
         if decided.owner:
             rows.append(f"policy decided by {decided.owner}{f', {decided.role}' if decided.role else ''}")
+    changed = result.plan.deviations
+    rows += [
+        f"note: changed after another plan was fixed and scored: {d.key}, {d.committed or 'not there'} -> "
+        f"{d.ran or 'not there'}"
+        for d in changed[:DEVIATIONS_SHOWN]
+    ]
+    if len(changed) > DEVIATIONS_SHOWN:
+        rows.append(f"note: and {len(changed) - DEVIATIONS_SHOWN} more keys of the plan were changed then")
     if not policy.owner:
         rows.append("note: the policy names no owner")
     if result.edition == "public":

@@ -100,7 +100,8 @@ def junit_xml(
             [f"result {digest}", *(_text(line, 1_000) for line in result.limitations)]
         )
     ET.indent(root)
-    return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="utf-8") + b"\n"
+    text: bytes = ET.tostring(root, encoding="utf-8")
+    return b'<?xml version="1.0" encoding="UTF-8"?>\n' + text + b"\n"
 
 
 def subject_cases(result: AuditResult, subject: Subject, rules: GateRules) -> list[Case]:

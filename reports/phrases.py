@@ -56,6 +56,8 @@ def plain(text: object, limit: int = SHOWN_CHARACTERS) -> str:
     if len(raw) > limit:
         half = (limit - 3) // 2
         raw = f"{raw[:half]}...{raw[-half:]}"
+    if raw.isascii() and raw.isprintable():  # nearly all text, and tables hold a hundred thousand cells
+        return raw
     return "".join(c if _shows(c) else c.encode("unicode_escape").decode() for c in raw)
 
 

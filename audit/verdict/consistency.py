@@ -76,6 +76,8 @@ def inconsistencies(result: AuditResult) -> tuple[str, ...]:
     except InvalidInput as error:
         return (f"the recorded policy is none: {error}",)
     found: list[str] = []
+    if result.plan.deviations and result.plan.committed_before_scores:
+        found.append("plan: deviations from a committed plan are listed, and it is said to be the committed one")
     for i, subject in enumerate(result.subjects):
         where = f"subjects[{i}]"
         found += [f"{where}: {fault}" for fault in _words(result, subject)]

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.verdict.result import AuditResult, Subject, Tier
@@ -93,7 +93,7 @@ def gate_rules(values: object) -> GateRules:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
             raise InvalidInput(f"gate: unknown key {key!r}; {hint}")
-    clean = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    clean: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return GateRules(**clean)
 
 

@@ -29,8 +29,10 @@ def brief(result: AuditResult) -> AuditResult:
 
 
 def _brief(subject: Subject) -> Subject:
-    return replace(subject, findings=subject.findings[:2], curves=subject.curves[:1],
-                   distributions=subject.distributions[:1], utility=subject.utility[:4])  # fmt: skip
+    return replace(
+        subject, findings=subject.findings[:1], curves=subject.curves[:1], distributions=subject.distributions[:1],
+        utility=subject.utility[:6], endpoints=tuple(e for e in subject.endpoints if e.attack in ("", "lira")),
+    )  # fmt: skip
 
 
 @cache

@@ -9,6 +9,7 @@ from made_results import audit, clean, edited, factory, leaking, with_drift
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.verdict.consistency import inconsistencies, policy_of, require_consistent
 from mnemoscope.audit.verdict.policy import Policy
+from mnemoscope.audit.verdict.policy_record import Deviation
 from mnemoscope.audit.verdict.rules import SENTENCES
 from mnemoscope.reports.editions import for_edition
 from mnemoscope.reports.schema import read_result
@@ -101,6 +102,11 @@ def edits():
         "a plan that was not fixed",
         replace(made, plan=replace(made.plan, committed_before_scores=False)),
         "'exploratory' is missing",
+    )
+    yield (
+        "deviations of a committed plan",
+        replace(made, plan=replace(made.plan, deviations=(Deviation("seed", "0", "1"),))),
+        "said to be the committed one",
     )
     row = g.successive().requests[0]
     yield (
