@@ -244,7 +244,7 @@ def _fresh(store: Path, digest: str) -> Path:
         text = mark.read_text(encoding="ascii", errors="replace").strip() if mark.is_file() else ""
         if text != digest:
             raise InvalidInput(f"--store {store}: holds other work; give a new folder")
-        return store
+        return store / "store"
     store.mkdir(parents=True, exist_ok=True)
     mark.write_text(digest + "\n", encoding="ascii")
-    return store
+    return store / "store"
