@@ -138,7 +138,10 @@ def _roc_data(result: AuditResult, subject: Subject) -> str:
         for c in curves
     ]
     alpha = result.plan.alpha if result.plan.alpha is not None else max(left, 0.01)
-    return json.dumps({"left": left, "top": 1.15, "alpha": alpha, "lines": lines}, separators=(",", ":"))
+    # Rates that the tables print too, so that the script shows no number of its own before it is asked.
+    listed = {t.fpr for f in subject.findings if f.attack == curves[0].attack for t in f.tpr if t.tpr.value is not None}
+    data = {"left": left, "alpha": alpha, "rates": sorted(listed), "lines": lines}
+    return json.dumps(data, separators=(",", ":"))
 
 
 def _figures(result: AuditResult, subject: Subject, number: int) -> list[Drawn]:

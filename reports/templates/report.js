@@ -40,7 +40,7 @@
 
   const space = "http://www.w3.org/2000/svg";
   for (const figure of document.querySelectorAll("figure[data-roc]")) {
-    const { left, alpha, lines } = JSON.parse(figure.dataset.roc);
+    const { left, alpha, rates, lines } = JSON.parse(figure.dataset.roc);
     const svg = figure.querySelector("svg");
     const ground = svg && svg.querySelector('[id$="-patch_2"]');
     if (!ground || !lines.length) continue;
@@ -59,13 +59,17 @@
       line.fpr.forEach((value, i) => { if (value <= fpr * (1 + 1e-9)) index = i; });
       return index;
     };
-    const show = (fpr) => {
+    const stand = (fpr) => {
       const box = ground.getBBox();
       const x = box.x + box.width * (1 - Math.log10(fpr) / low);
       for (const [name, value] of [["x1", x], ["x2", x], ["y1", box.y], ["y2", box.y + box.height]]) {
         guide.setAttribute(name, value);
       }
+      slider.value = Math.log10(fpr);
       slider.setAttribute("aria-valuetext", percent(fpr));
+    };
+    const show = (fpr) => {
+      stand(fpr);
       list.replaceChildren(make("b", { textContent: "FPR " + percent(fpr) }));
       for (const line of lines) {
         const i = at(line, fpr);
@@ -73,15 +77,11 @@
         list.append(make("span", {}, make("i", { className: "dot dot-" + line.role }), ` ${line.role} ${text}`));
       }
     };
-    const set = (fpr) => {
-      slider.value = Math.log10(fpr);
-      show(fpr);
-    };
-    const choices = [["of the plan", alpha], ...[0.001, 0.01, 0.05, 0.1].map((f) => [percent(f), f])];
+    const choices = [["of the plan", alpha], ...rates.map((f) => [percent(f), f])];
     for (const [name, fpr] of choices) {
       if (fpr < left || fpr > 1 || (name !== "of the plan" && fpr === alpha)) continue;
       const button = make("button", { type: "button", textContent: name });
-      button.addEventListener("click", () => set(fpr));
+      button.addEventListener("click", () => show(fpr));
       picks.append(button);
     }
     slider.addEventListener("input", () => show(10 ** slider.value));
@@ -91,13 +91,15 @@
       const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix.inverse());
       const box = ground.getBBox();
       const share = (point.x - box.x) / box.width;
-      if (share >= 0 && share <= 1) set(10 ** (low * (1 - share)));
+      if (share >= 0 && share <= 1) show(10 ** (low * (1 - share)));
     });
     const note = make("p", {
       className: "caption",
       textContent: "A read-out of the curve drawn, with its pointwise band; the verdict rests on the rate of the plan.",
     });
     figure.querySelector(".drawing").after(make("div", { className: "roc-control" }, label, slider, picks, list, note));
-    set(Math.min(1, Math.max(left, alpha)));
+    // Until it is asked, the script shows no number: the page says all of them by itself.
+    list.textContent = "Point at the curve, or move the slider.";
+    stand(Math.min(1, Math.max(left, alpha)));
   }
 })();
