@@ -1,5 +1,6 @@
 """The commands that make an audit into evidence for others: every one calls one function of ``mnemoscope.api``."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -111,6 +112,12 @@ def policy_check(path: Annotated[Path, typer.Argument(metavar="FILE.toml")]) -> 
         typer.echo(line)
 
 
+def _say(text: str) -> None:
+    """Print text whose signs and names a terminal may not be able to show; what it cannot is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=False)
+
+
 def gate(
     result: Annotated[Path, typer.Argument(metavar="RESULT.json", help="A result, or the folder that holds it.")],
     policy: Annotated[Path, typer.Option("--policy", help="The policy that the audit was planned with.")],
@@ -121,7 +128,7 @@ def gate(
 ) -> None:
     """Hold a result against a policy. Exit code: 0 passed, 3 outside, 4 inconclusive, 5 not assessed."""
     outcome = api.gate(result, policy, junit=junit, summary=summary, force=force)
-    typer.echo(outcome.json() if as_json else outcome.text(), nl=False)
+    _say(outcome.json() if as_json else outcome.text())
     raise typer.Exit(outcome.code)
 
 
@@ -137,7 +144,7 @@ def diff(
 ) -> None:
     """Compare two audits, with intervals on differences; what makes them incomparable is said first."""
     found = api.diff(a, b, subjects=subject or (), out=out, force=force)
-    typer.echo(found.json() if as_json else found.text(), nl=False)
+    _say(found.json() if as_json else found.text())
 
 
 def figures(

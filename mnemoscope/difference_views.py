@@ -16,7 +16,7 @@ TIE = "A tie is no proof of equality: every difference inside its interval fits 
 
 def difference_json(found: AuditDifference) -> str:
     """The whole comparison, every number of it, as JSON with sorted keys."""
-    return json.dumps(asdict(found), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(asdict(found), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def difference_text(found: AuditDifference) -> str:

@@ -103,7 +103,7 @@ class GateOutcome:
 
     def json(self) -> str:
         """The outcome as a JSON document, keys sorted."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     def text(self) -> str:
         """The outcome for a terminal: names of unknown origin without control or direction marks."""

@@ -78,6 +78,13 @@ def inconsistencies(result: AuditResult) -> tuple[str, ...]:
     found: list[str] = []
     if result.plan.deviations and result.plan.committed_before_scores:
         found.append("plan: deviations from a committed plan are listed, and it is said to be the committed one")
+    found += _limits(result, policy)
+    names = [subject.name for subject in result.subjects]
+    found += [
+        f"subjects: {name!r} is there {names.count(name)} times"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
     for i, subject in enumerate(result.subjects):
         where = f"subjects[{i}]"
         found += [f"{where}: {fault}" for fault in _words(result, subject)]
@@ -114,6 +121,33 @@ def require_consistent(result: AuditResult, name: str = "result") -> None:
             + more
             + ". Use the result.json of the audit as it was written, or run the audit again"
         )
+
+
+def _limits(result: AuditResult, policy: Policy) -> Iterator[str]:
+    """The cap on the tier against what was given."""
+    cap = result.limits.highest_tier
+    if result.mode == "membership" or policy.profile == "smoke":
+        if cap is not None:
+            what = "a smoke run" if policy.profile == "smoke" else "an audit of one model's members"
+            yield f"limits: tier {cap} is said to be possible for {what}"
+        return
+    if cap is None:
+        yield f"limits: no tier is said to be possible in mode {result.mode!r}"
+        return
+    if cap == "A" and any(row.what == "process evidence" for row in result.not_run):
+        yield "limits: tier A is said to be possible, and process evidence is listed as not given"
+    if result.mode == "one-model":
+        retrained = min(
+            (sum(m.n_models for m in s.models if m.role == "retrained") for s in result.subjects), default=0
+        )
+        best = (
+            "D" if retrained == 0
+            else "C" if retrained < policy.min_references
+            else "B" if retrained < policy.references_for_a
+            else "A"
+        )  # fmt: skip
+        if cap < best:
+            yield f"limits: tier {cap} is said to be possible with {retrained} retrained models, which bear {best}"
 
 
 def _words(result: AuditResult, subject: Subject) -> Iterator[str]:

@@ -1,6 +1,9 @@
 """The gate's exit codes: one result for every word, every failed gate, and everything that a policy can ask for."""
 
 import json
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
@@ -263,6 +266,14 @@ def test_json_is_the_outcome_and_nothing_else(folder: Path) -> None:
     assert done.exit_code == 3
     found = json.loads(done.stdout)
     assert (found["code"], found["subjects"][0]["word"]) == (3, "OUTSIDE BOUND")
+
+
+def test_a_terminal_that_cannot_show_a_sign_gets_it_escaped(folder: Path) -> None:
+    words = [sys.executable, "-m", "mnemoscope", "gate", str(folder / "good"), "--policy", str(folder / "policy.toml")]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(words, env=env, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode("ascii").startswith("PASSED")
 
 
 def test_nothing_is_overwritten_without_force(folder: Path) -> None:

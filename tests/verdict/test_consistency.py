@@ -10,6 +10,7 @@ from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.verdict.consistency import inconsistencies, policy_of, require_consistent
 from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.policy_record import Deviation
+from mnemoscope.audit.verdict.result import NotRun
 from mnemoscope.audit.verdict.rules import SENTENCES
 from mnemoscope.reports.editions import for_edition
 from mnemoscope.reports.schema import read_result
@@ -108,6 +109,25 @@ def edits():
         replace(made, plan=replace(made.plan, deviations=(Deviation("seed", "0", "1"),))),
         "said to be the committed one",
     )
+    yield "two of one name", replace(made, subjects=made.subjects * 2), "is there 2 times"
+    best = replace(made.limits, highest_tier="A")
+    top = replace(good, verdict=replace(good.verdict, tier="A"))
+    yield (
+        "tier A without process evidence",
+        replace(made, limits=best, subjects=(top,), not_run=(NotRun("process evidence", "none was given"),)),
+        "process evidence is listed as not given",
+    )
+    few = replace(good, models=tuple(replace(m, n_models=1) for m in good.models))
+    yield "a tier that so few models do not bear", replace(made, mode="one-model", subjects=(few,)), "which bear C"
+    none = replace(good, models=tuple(m for m in good.models if m.role != "retrained"))
+    yield "a tier without retrained models", replace(made, mode="one-model", subjects=(none,)), "which bear D"
+    yield (
+        "a tier of a smoke run",
+        replace(made, plan=replace(made.plan, policy={**made.plan.policy, "profile": "smoke"})),
+        "for a smoke run",
+    )
+    yield "a tier of members", replace(made, mode="membership"), "for an audit of one model's members"
+    yield "no tier at all", replace(made, limits=replace(best, highest_tier=None)), "no tier is said to be possible"
     row = g.successive().requests[0]
     yield (
         "a request's word",
