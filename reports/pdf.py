@@ -49,13 +49,12 @@ def _colours() -> dict[str, str]:
 
 
 def _source(
-    result: AuditResult, page: str, *, kind: str, archive: bool, attachment: dict[str, bytes], css: str
+    result: AuditResult, page: str, *, digest: str, kind: str, archive: bool, attachment: dict[str, bytes]
 ) -> PdfSource:
-    digest = result_digest(result)
     kind = f"{kind}, {'archive' if archive else 'accessible'}"
     return PdfSource(
         html=page,
-        css=css,
+        css=_style("pdf.css"),
         head=f"{phrases.plain(result.title, 84)} · {result.edition} edition",
         foot=f"result {digest} · evidence, not a legal determination",
         identifier=hashlib.sha256(f"{kind}: {digest}".encode()).digest()[:16],
@@ -87,8 +86,9 @@ def report_pdf(result: AuditResult, *, archive: bool = False) -> bytes:
     weasyprint()  # a missing one is said before the drawings are made
     data = to_json(result)
     result = from_json(data)
-    page, css = render_html(result), _style("pdf.css")
-    return to_pdf(_source(result, page, kind="report", archive=archive, attachment={RESULT_NAME: data}, css=css))[0]
+    page, digest = render_html(result), result_digest(data)
+    attachment = {RESULT_NAME: data}
+    return to_pdf(_source(result, page, digest=digest, kind="report", archive=archive, attachment=attachment))[0]
 
 
 def summary_pdf(result: AuditResult, *, archive: bool = False) -> bytes:
@@ -99,11 +99,11 @@ def summary_pdf(result: AuditResult, *, archive: bool = False) -> bytes:
         MissingNeed: WeasyPrint or Pango is not there.
     """
     weasyprint()
-    result = from_json(to_json(result))
-    css = _style("pdf.css")
+    source = to_json(result)
+    result, digest = from_json(source), result_digest(source)
     for detail in DETAILS:
-        page = render_summary(result, detail)
-        data, pages = to_pdf(_source(result, page, kind="summary", archive=archive, attachment={}, css=css))
+        page = render_summary(result, detail, digest=digest)
+        data, pages = to_pdf(_source(result, page, digest=digest, kind="summary", archive=archive, attachment={}))
         if pages <= SUMMARY_PAGES:
             break
     return data

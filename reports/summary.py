@@ -117,12 +117,15 @@ def _row(result: AuditResult, subject: Subject, detail: Detail) -> dict[str, str
     }  # fmt: skip
 
 
-def render_summary(result: AuditResult, detail: Detail = DETAILS[0], *, figures: bool = True) -> str:
+def render_summary(
+    result: AuditResult, detail: Detail = DETAILS[0], *, digest: str | None = None, figures: bool = True
+) -> str:
     """Render the page that becomes ``summary.pdf``.
 
     Args:
         result: as read back from its file.
         detail: how much is shown; what is left out is counted in words.
+        digest: of that file; None = computed here.
         figures: False leaves out the drawing (and does without Matplotlib).
 
     Returns:
@@ -144,7 +147,7 @@ def render_summary(result: AuditResult, detail: Detail = DETAILS[0], *, figures:
     if figures and ordered and detail.drawn:
         if len(ordered) == 1:
             number = result.subjects.index(ordered[0]) + 1
-            drawn = next((f for f in subject_figures(result, ordered[0], number) if f.key.endswith("-rates")), None)
+            drawn = next(iter(subject_figures(result, ordered[0], number, only=("rates",))), None)
         else:
             drawn = overview(replace(result, subjects=tuple(ordered[: detail.drawn])))
     name = "summary.html.j2"
@@ -153,7 +156,7 @@ def render_summary(result: AuditResult, detail: Detail = DETAILS[0], *, figures:
     return template.render(
         r=result,
         mode=MODES[result.mode],
-        digest=result_digest(result),
+        digest=result_digest(result) if digest is None else digest,
         rows=[_row(result, s, detail) for s in shown],
         left=len(ordered) - len(shown),
         counts=[(word, sum(s.verdict.word == word for s in ordered)) for word in WORST_FIRST],
