@@ -6,9 +6,10 @@ are those of that edition, and the list names what was left out by digest, so th
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mnemoscope.audit.errors import InvalidInput, MissingNeed
 from mnemoscope.audit.verdict.evidence_files import EvidenceFile
@@ -39,12 +40,14 @@ from mnemoscope.reports.views import (
     media_type,
     names_source,
     printed_digests,
+    witness,
 )
 
 __all__ = ["PLAN_NAME", "Gathered", "bundle_lines", "default_target", "gather", "write_bundle"]
 
 PLAN_NAME = "plan.json"
 MOST_DOCUMENT = 2**28
+DRAWN = {"pdf", "png", "svg"}
 WITHHELD = "withheld"
 
 
@@ -178,15 +181,16 @@ def _add_views(pile: _Pile, folder: Path, result: AuditResult, digest: str, note
         pile.add(REPORT_NAME, folder / REPORT_NAME, "report", result.edition, "report")
     else:
         pile.add(REPORT_NAME, render_html(result).encode("utf-8"), "report", result.edition, "bundle")
-    for path, file in _views(folder):
-        printed = printed_digests(file)
-        if printed and digest not in printed:
-            notes.append(f"{path} was made from another result and is left out; write it again to have it in a bundle")
-        else:
+    there = dict(_views(folder))
+    for path, file in there.items():
+        says = there.get(witness(path))
+        if says is not None and digest in printed_digests(says):
             pile.add(path, file, _role(path), result.edition, "report")
+        else:
+            notes.append(f"{path} does not say that it was made from this result, and is left out; write it again")
 
 
-def _make_views(pile: _Pile, folder: Path, result: AuditResult, origin: Edition, notes: list[str]) -> None:
+def _make_views(pile: _Pile, folder: Path, result: AuditResult, notes: list[str]) -> None:
     """Make the forms that lie beside the audit's own result again, from the result that this edition shows."""
     from mnemoscope.reports.formats import FORMATS
 
@@ -200,9 +204,20 @@ def _make_views(pile: _Pile, folder: Path, result: AuditResult, origin: Edition,
             continue
         for path, data in made.items():
             pile.add(path, data, _role(path), result.edition, "bundle")
-    for path, file in there.items():
-        if path.startswith("figures/"):  # drawn one by one on somebody's wish; nothing says how to draw them again
-            pile.add(path, file, "figure", origin, "report")
+    forms = sorted({path.rpartition(".")[2] for path in there if path.startswith("figures/")} & DRAWN)
+    if forms:
+        for path, data in _draw(result, forms).items():
+            pile.add(path, data, "figure", result.edition, "bundle")
+
+
+def _draw(result: AuditResult, forms: Sequence[str]) -> dict[str, bytes]:
+    """Draw every figure of a result in the given forms."""
+    from mnemoscope.reports.figures_out import FIGURES, write_figures
+
+    with TemporaryDirectory(prefix="mnemoscope-") as name:
+        return {
+            f"{FIGURES}/{path.name}": path.read_bytes() for path in write_figures(result, Path(name), formats=forms)
+        }
 
 
 def gather(result: Path | str, *, edition: Edition = "internal", machine: Machine) -> Gathered:
@@ -240,7 +255,7 @@ def gather(result: Path | str, *, edition: Edition = "internal", machine: Machin
     if digest == origin:
         _add_views(pile, folder, shown, digest, notes)
     else:
-        _make_views(pile, folder, shown, source.edition, notes)
+        _make_views(pile, folder, shown, notes)
     pile.add("VERIFY.md", guide(shown, edition, tool, len(pile.withheld)), "guide", "public", "bundle")
     refuse_secrets(pile.files, edition, record_keys(source), controller_secret(folder))
     manifest = Manifest(

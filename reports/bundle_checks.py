@@ -14,7 +14,7 @@ from mnemoscope.reports.archive import ContainerError
 from mnemoscope.reports.contents import Contents, ZipContents
 from mnemoscope.reports.manifest import ATTESTATIONS, MANIFEST, SUMS, Manifest, parse_canonical, rank, sums
 from mnemoscope.reports.schema import from_json
-from mnemoscope.reports.views import names_source, printed_digests
+from mnemoscope.reports.views import names_source, printed_digests, witness
 
 __all__ = ["Seen", "digests", "log", "order", "pages", "plan_and_policy", "present", "read_bundled_result", "words"]
 
@@ -233,21 +233,20 @@ def _late_plan(contents: Contents, steps: tuple[Step, ...]) -> list[str]:
 def pages(contents: Contents, manifest: Manifest, result: AuditResult) -> Seen:
     """Check that the pages say they were made from this result."""
     del result  # the digest that pages print is that of its bytes
-    wrong, named = [], 0
-    for entry in manifest.entries:
-        if entry.role not in ("report", "figure", "table") or entry.path not in contents.sizes:
-            continue
+    wrong = []
+    views = [e.path for e in manifest.entries if e.role in ("report", "figure", "table") and e.path in contents.sizes]
+    for path in views:
         try:
-            data = contents.read(entry.path)
+            says = witness(path)
+            data = contents.read(says) if says in contents.sizes else b""
         except ContainerError as error:
             wrong.append(str(error))
             continue
-        printed = printed_digests(data)
-        if entry.path == "report.html" and names_source(data) != manifest.result:
+        if path == "report.html" and names_source(data) != manifest.result:
             wrong.append("report.html: names the digest of another result than result.json, or of none")
-        elif printed and manifest.result not in printed:
-            wrong.append(f"{entry.path}: prints digests, but not that of result.json")
-        named += manifest.result in printed
+        elif manifest.result not in printed_digests(data):
+            wrong.append(f"{path}: does not name result.json as what it was made from (nor does {says})")
     if "report.html" not in manifest.paths():
         wrong.append("report.html: a bundle has this page, and none is listed")
-    return _fails(*wrong) if wrong else _holds(f"{named} page(s) and figure(s) name this result as their source")
+    many = "report.html names" if len(views) == 1 else f"{len(views)} pages, tables and figures name"
+    return _fails(*wrong) if wrong else _holds(f"{many} this result as their source")

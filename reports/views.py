@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-__all__ = ["FORM_OF_VIEW", "VIEW_FOLDERS", "VIEW_NAMES", "media_type", "names_source", "printed_digests"]
+__all__ = ["FORM_OF_VIEW", "VIEW_FOLDERS", "VIEW_NAMES", "media_type", "names_source", "printed_digests", "witness"]
 
 VIEW_NAMES = ("report.pdf", "summary.md", "summary.pdf", "junit.xml")
 """Views that stand beside a result; ``report.html`` is always there."""
 
-VIEW_FOLDERS = {"figures": (".csv", ".png", ".svg", ".txt"), "tables": (".csv",)}
+VIEW_FOLDERS = {"figures": (".csv", ".pdf", ".png", ".svg", ".txt"), "tables": (".csv",)}
 
 FORM_OF_VIEW = {"pdf": "report.pdf", "markdown": "summary.md", "junit": "junit.xml", "csv": "tables/"}
 """Forms of ``mnemoscope report`` by the file, or the folder, that tells that they were written."""
@@ -52,6 +52,16 @@ def names_source(page: bytes) -> str | None:
     """The digest of the result that a page says it was made from; None where it names none."""
     found = _NAMED.search(page[: 2**20])
     return found[1].decode() if found else None
+
+
+def witness(path: str) -> str:
+    """The file that says which result a view was made from: the view itself, or the words that stand for a drawing.
+
+    >>> witness("figures/s1-roc.svg"), witness("summary.md")
+    ('figures/s1-roc.alt.txt', 'summary.md')
+    """
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{name.split('.')[0]}.alt.txt" if folder == "figures" else path
 
 
 def printed_digests(view: Path | bytes) -> frozenset[str]:

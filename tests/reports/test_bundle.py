@@ -278,7 +278,11 @@ def test_views_of_this_result_are_taken_and_others_left_out(copy):
     (copy / "figures").mkdir()
     (copy / "tables" / "gates.csv").write_text(f"id,result_sha256\nG1,{ours}\n")
     (copy / "tables" / "old.csv").write_text("id,result_sha256\nG1,sha256:" + "0" * 64)
-    (copy / "figures" / "roc.svg").write_text("<svg/>")
+    for name, source in (("roc", ours), ("old", "sha256:" + "3" * 64)):
+        (copy / "figures" / f"{name}.svg").write_text("<svg/>")
+        (copy / "figures" / f"{name}.csv").write_text("model\nsha256:" + "4" * 64)
+        (copy / "figures" / f"{name}.alt.txt").write_text(f"Drawn from the result {source}.")
+    (copy / "figures" / "alone.svg").write_text("<svg/>")
     (copy / "figures" / "roc.py").write_text("import os")
     (copy / "summary.md").write_text("made from sha256:" + "1" * 64)
     packed = zlib.compress(f"made from {ours}".encode())
@@ -286,22 +290,41 @@ def test_views_of_this_result_are_taken_and_others_left_out(copy):
     assert printed_digests(copy / "report.pdf") == {ours}
     (copy / "summary.pdf").write_bytes(b"%PDF-1.7\nstream\n" + zlib.compress(b"sha256:" + b"2" * 64) + b"\nendstream")
     gathered = gather(copy, machine=MACHINE)
-    assert {"tables/gates.csv", "figures/roc.svg", "report.pdf"} <= set(gathered.files)
-    assert not {"tables/old.csv", "figures/roc.py", "summary.md", "summary.pdf"} & set(gathered.files)
-    assert sorted(note.split(" ")[0] for note in gathered.notes) == ["summary.md", "summary.pdf", "tables/old.csv"]
+    views = {path for path in gathered.files if path.split("/")[0] in ("tables", "figures", "report.pdf", "summary.md")}
+    figures = {f"figures/roc.{form}" for form in ("svg", "csv", "alt.txt")}
+    assert views == {"tables/gates.csv", "report.pdf"} | figures
+    assert sorted(note.split(" ")[0] for note in gathered.notes) == [
+        "figures/alone.svg", "figures/old.alt.txt", "figures/old.csv", "figures/old.svg", "summary.md", "summary.pdf",
+        "tables/old.csv",
+    ]  # fmt: skip
+    assert verify(write_bundle(gathered, copy.parent / "b")).holds
 
 
 def test_forms_are_made_again_for_a_lower_edition(copy, tmp_path, monkeypatch):
     _fast_forms(monkeypatch)
+    drawn = []
+    monkeypatch.setattr(bundle_module, "_draw", lambda result, forms: drawn.append((result.edition, forms)) or {})
     (copy / "tables").mkdir()
     (copy / "figures").mkdir()
     (copy / "tables" / "gates.csv").write_text("id\nG1\n")
     (copy / "figures" / "roc.svg").write_text("<svg/>")
+    (copy / "figures" / "roc.alt.txt").write_text("a curve")
     place = bundled(copy, tmp_path / "b", "public")
     manifest = manifest_of(place)
     assert manifest.result.encode() in (place / "tables" / "gates.csv").read_bytes()
-    assert "figures/roc.svg" in {e.path for e in manifest.withheld}
-    assert not (place / "figures").exists()
+    assert drawn == [("public", ["svg"])]
+    assert verify(place).holds
+
+
+@pytest.mark.slow
+def test_figures_are_drawn_again_for_a_lower_edition(copy, tmp_path):
+    (copy / "figures").mkdir()
+    (copy / "figures" / "roc.svg").write_text("<svg/>")
+    place = bundled(copy, tmp_path / "b", "public")
+    drawn = sorted(path.name for path in (place / "figures").iterdir())
+    assert [name for name in drawn if name.endswith(".svg")]
+    assert "roc.svg" not in drawn
+    assert verify(place).holds
 
 
 def test_a_page_of_another_result_is_made_again(copy, monkeypatch):
