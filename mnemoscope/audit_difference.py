@@ -331,11 +331,16 @@ def _numbers(
 def _rates(
     one: Finding, two: Finding, alphas: tuple[float | None, float | None]
 ) -> Iterator[tuple[float, str, Estimate, Estimate]]:
-    """The rates at the FPR of either audit that both recorded."""
-    wanted = {alpha for alpha in alphas if alpha is not None}
+    """The rates at the FPR of either audit; where not both recorded one there, at the smallest that both bear."""
     ours, theirs = ({(t.fpr, t.tail): t for t in f.tpr} for f in (one, two))
-    if not wanted:  # no endpoints: the smallest rate that both bear
-        borne = [fpr for (fpr, _), t in ours.items() if not t.grey and t.tpr.value is not None]
+    common = {fpr for fpr, tail in ours if (fpr, tail) in theirs}
+    wanted = common & {alpha for alpha in alphas if alpha is not None}
+    if not wanted:
+        borne = [
+            fpr
+            for (fpr, tail), t in ours.items()
+            if fpr in common and not any(x.grey or x.tpr.value is None for x in (t, theirs[fpr, tail]))
+        ]
         wanted = {min(borne)} if borne else set()
     for (fpr, tail), t in ours.items():
         if fpr in wanted and (fpr, tail) in theirs:

@@ -161,7 +161,7 @@ def _rest(pair: SubjectPair) -> list[str]:
         by_chance = (1 - level) * len(compared)
         lines.append(
             f"{len(compared)} numbers compared in all: B higher in {counts['higher']}, lower in {counts['lower']}, "
-            f"tied in {counts['tie']}; each interval stands by itself: where nothing differs, about {by_chance:.0f} of "
+            f"tied in {counts['tie']}; each interval stands by itself: where nothing differs, about {by_chance:.1f} of "
             f"them would miss zero by chance"
         )
     return lines

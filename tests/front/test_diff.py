@@ -156,6 +156,14 @@ def test_rates_are_read_at_an_fpr_that_both_recorded() -> None:
     assert shown == {"TPR at 1 % FPR, residual", "TPR at 1 % FPR, over-forgotten"}
 
 
+def test_where_no_rate_stands_at_alpha_the_smallest_that_both_bear_is_read() -> None:
+    result = audit(clean())
+    found = tuple(replace(f, tpr=tuple(t for t in f.tpr if t.fpr != 0.01)) for f in result.subjects[0].findings)
+    other = audit(other_models(replace(clean(), findings=found)))
+    shown = {n.quantity for n in compare(result, other).pairs[0].numbers if n.kind == "rate" and n.attack}
+    assert shown == {"TPR at 0.1 % FPR, residual", "TPR at 0.1 % FPR, over-forgotten"}
+
+
 def test_findings_that_one_side_lacks_are_named() -> None:
     less = replace(clean(), findings=clean().findings[:1])
     more = replace(factory().subject("retrain"), name="mine", method="mine")
