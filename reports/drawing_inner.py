@@ -150,7 +150,8 @@ def sensitivity(subject: Subject, key: str) -> Drawn | None:
     return made(
         key, title,
         "The word of the same audit at other choices, each decided by the same rules from the same scores; framed: as "
-        f"planned. These rows are no audits of their own: choices after the scores bear no error rate.{starred}",
+        f"planned. n = {len(others)} other choices. They are no audits of their own: a choice after the scores bears "
+        f"no error rate.{starred}",
         lambda: figures.sensitivity(cells),
         alt=alt_inner.sensitivity_alt(rows, subject.verdict.word), section="S12",
         head=("choice", "value", "word", "tier", "note"),

@@ -196,7 +196,7 @@ def class_bars(subject: Subject, *, most: int = CLASSES_SHOWN) -> list[ClassBar]
 def grid_cells(subject: Subject) -> list[GridCell]:
     """The word at every varied choice."""
     return [
-        GridCell(VARIED[row.varied], phrases.plain(row.value, 24), row.word, row.actual, " *" if row.note else "")
+        GridCell(VARIED[row.varied], phrases.plain(row.value, 30), row.word, row.actual, " *" if row.note else "")
         for row in subject.sensitivity
     ]
 

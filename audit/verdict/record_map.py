@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 __all__ = ["BINS", "LEAST_CELL", "RecordMap", "pooled_map", "record_map", "record_places"]
 
 Floats = NDArray[np.float64]
-BINS = 20
+BINS = 40
 LEAST_CELL = 5
 """Records that a cell of a public table must hold."""
 MOST_HIDDEN = 0.1

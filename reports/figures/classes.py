@@ -95,4 +95,4 @@ def _dot(ax: "Axes", measure: Measure, role: str, y: float, *, hollow: bool) -> 
     style = STYLES[role]
     ax.plot([low, high], [y, y], color=style.colour, lw=1.0 if hollow else 2.0, zorder=3, solid_capstyle="butt")
     ax.plot([value], [y], marker=style.marker, ms=5.5, color=style.colour, zorder=4 if hollow else 5,
-            mfc=FACE if hollow else style.colour, mec=style.colour, mew=1.2)  # fmt: skip
+            mfc=FACE if hollow else style.colour, mec=style.colour, mew=1.2, clip_on=False)  # fmt: skip

@@ -19,7 +19,11 @@ WORD_MARKS: dict[str, tuple[str, str]] = {
 }
 """Marker and fill of each word: filled circle, triangle, square, ring."""
 
-COLUMNS = 3
+COLUMNS, WIDER = 3, 2
+"""Marks side by side, and where a group has long labels."""
+
+LONG = 17
+"""Characters from which on a label is long."""
 
 
 @dataclass(frozen=True)
@@ -51,37 +55,37 @@ def sensitivity(cells: Sequence[GridCell], *, ax: "Axes | None" = None) -> "Axes
     Returns:
         The axes; one unit is a third of the width across, a line downwards.
     """
-    placed: list[tuple[float, int, GridCell]] = []
+    placed: list[tuple[float, float, float, GridCell]] = []
     headings: list[tuple[float, str]] = []
-    y, column, group = 0.0, 0, None
-    for cell in cells:
-        if cell.group != group:
-            y += 0.0 if group is None else 1.15
-            headings.append((y, cell.group))
-            y, column, group = y + 0.85, 0, cell.group
-        elif column == COLUMNS:
-            y, column = y + 1.0, 0
-        placed.append((y, column, cell))
-        column += 1
+    y = -1.15
+    for group in dict.fromkeys(cell.group for cell in cells):
+        mine = [cell for cell in cells if cell.group == group]
+        columns = WIDER if any(len(cell.label + cell.note) >= LONG for cell in mine) else COLUMNS
+        y += 1.15
+        headings.append((y, group))
+        y += 0.85
+        for i, cell in enumerate(mine):
+            y += 1.0 if i and i % columns == 0 else 0.0
+            placed.append((COLUMNS / columns * (i % columns), y, COLUMNS / columns, cell))
     ax = new_axes(ax, 0.33 * (y + 1.2) + 0.1)
     ax.set_xlim(0, COLUMNS)
     ax.set_ylim(y + 0.75, -0.6)
     ax.set_axis_off()
     for at, text in headings:
         ax.text(0.0, at, text, fontsize=8.5, fontweight="bold", color=INK, va="center")
-    for at, across, cell in placed:
-        _mark(ax, across, at, cell)
+    for across, at, width, cell in placed:
+        _mark(ax, across, at, width, cell)
     return ax
 
 
-def _mark(ax: "Axes", across: float, y: float, cell: GridCell) -> None:
+def _mark(ax: "Axes", across: float, y: float, width: float, cell: GridCell) -> None:
     marker, fill = WORD_MARKS.get(cell.word, WORD_MARKS["NOT ASSESSED"])
     edge = MUTED if fill == FACE else fill
     ax.plot([across + 0.09], [y], marker=marker, ms=8, mfc=fill, mec=edge, mew=1.6, ls="none", zorder=4)
     if cell.actual:
         from matplotlib.patches import Rectangle
 
-        frame = Rectangle((across + 0.005, y - 0.46), 0.985, 0.92, fill=False, edgecolor=INK, lw=1.0, zorder=2)
+        frame = Rectangle((across + 0.005, y - 0.46), width - 0.015, 0.92, fill=False, edgecolor=INK, lw=1.0, zorder=2)
         ax.add_patch(frame)
     ax.text(across + 0.19, y - 0.17, cell.label + cell.note, fontsize=7.5, color=INK, va="center")
     ax.text(across + 0.19, y + 0.21, cell.word.lower(), fontsize=7, color=MUTED, va="center")

@@ -78,7 +78,7 @@ def rates(rows: Sequence[RateRow], *, bound: float | None = None, ax: "Axes | No
         low, high = line.low if line.low is not None else line.value, line.high if line.high is not None else line.value
         ax.plot([low, high], [y + 0.2] * 2, color=style.colour, lw=2.2, zorder=3, solid_capstyle="butt")
         ax.plot([line.value], [y + 0.2], marker=style.marker, ms=6.5, color=style.colour, zorder=5,
-                mfc=FACE if line.hollow else style.colour, mec=style.colour, mew=1.4)  # fmt: skip
+                mfc=FACE if line.hollow else style.colour, mec=style.colour, mew=1.4, clip_on=False)  # fmt: skip
     ax.set_yticks([])
     ax.xaxis.set_major_formatter(percent_tick)
     ax.locator_params(axis="x", nbins=5)

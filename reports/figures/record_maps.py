@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mnemoscope.reports.figures.styles import GRID, INK, MUTED, STYLES, bare, new_axes
+from mnemoscope.reports.figures.styles import BOXED, GRID, INK, MUTED, STYLES, bare, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["record_map"]
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 LARGEST_DOT = 0.9
 """Diameter of the fullest cell's dot, as a share of the cell."""
 
@@ -49,30 +52,31 @@ def record_map(
     number = table[i, j]
     bins = max(1, table.shape[0])
     side = AXES_POINTS if new else _side_in_points(ax)
-    largest = (LARGEST_DOT * side / bins) ** 2
     style = STYLES["after"]
     ax.grid(True, color=GRID, lw=0.6, zorder=0)
     ax.plot([0, 1], [0, 1], color=INK, lw=0.9, ls=(0, (7, 3, 1, 3)), zorder=1)
     ax.axhline(0.5, color=MUTED, lw=1.0, ls=(0, (5, 3)), zorder=1)
-    ax.text(0.985, 0.93, "nothing changed", fontsize=7.5, color=INK, rotation=45, rotation_mode="anchor", ha="right")
-    ax.text(0.015, 0.515, "like never-seen records", fontsize=7.5, color=MUTED, va="bottom")
+    low, high = _range(bounds, table, np.asarray(retrained, np.int64))
+    span = high - low
+    ax.text(high - 0.03 * span, high - 0.09 * span, "nothing changed", fontsize=7.5, color=INK, rotation=45,
+            rotation_mode="anchor", ha="right", bbox=BOXED, zorder=4)  # fmt: skip
+    ax.text(low + 0.015 * span, 0.5, "like never-seen records", fontsize=7.5, color=MUTED, va="center", bbox=BOXED,
+            zorder=4)  # fmt: skip
+    largest = (LARGEST_DOT * side / max(1.0, span * bins)) ** 2
     ax.scatter(middle[i], middle[j], s=number / max(1, int(number.max(initial=1))) * largest, color=style.colour,
                alpha=0.75, lw=0, zorder=3)  # fmt: skip
-    ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1)
+    ax.set_xlim(low, high)
+    ax.set_ylim(low, high)
     ax.set_aspect("equal", adjustable="box")
-    ax.set_xlabel("Place among never-seen scores, before deletion")
-    ax.set_ylabel("... after deletion")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_ticks([0, 0.25, 0.5, 0.75, 1], ["lowest", "", "middle", "", "highest"])
-    for text in ax.get_yticklabels():
-        text.set(rotation=90, va="center")
+    ax.locator_params(nbins=5)
+    ax.set_xlabel("Place among never-seen scores, before")
+    ax.set_ylabel("... after deletion (0.5 is their middle)")
     bare(ax, "left", "bottom")
     _margin(ax, bounds, table.sum(axis=0), np.asarray(retrained, np.int64))
     return ax
 
 
-def _margin(ax: "Axes", bounds: "np.ndarray[tuple[int], np.dtype[np.float64]]", after: object, twin: object) -> None:
+def _margin(ax: "Axes", bounds: Floats, after: Ints, twin: Ints) -> None:
     """The spread after deletion and in retrained models, as shares, beside the map."""
     strip = ax.inset_axes((1.03, 0.0, 0.2, 1.0))
     style, other = STYLES["after"], STYLES["retrained"]
@@ -82,15 +86,26 @@ def _margin(ax: "Axes", bounds: "np.ndarray[tuple[int], np.dtype[np.float64]]", 
     strip.stairs(shares[0], bounds, orientation="horizontal", fill=True, color=style.colour, alpha=0.45, lw=0)
     if shares[1].size:
         strip.stairs(shares[1], bounds, orientation="horizontal", color=other.colour, lw=1.6, ls=other.line)
-    strip.set_ylim(0, 1)
+    strip.set_ylim(*ax.get_ylim())
     strip.set_xlim(0, max([float(s.max()) for s in shares if s.size] + [1e-9]) * 1.08)
     strip.set_xticks([])
     strip.set_yticks([])
     strip.axhline(0.5, color=MUTED, lw=1.0, ls=(0, (5, 3)), zorder=1)
     bare(strip, "left")
-    strip.text(0.0, 1.01, "after", fontsize=7.5, color=INK, transform=strip.transAxes, va="bottom")
-    if shares[1].size:
-        strip.text(0.0, -0.015, "outline:\nretrained", fontsize=7.5, color=INK, transform=strip.transAxes, va="top")
+    said = "after\ndeletion" if not shares[1].size else "after, and\nretrained\n(outline)"
+    strip.text(0.0, 1.01, said, fontsize=7, color=INK, transform=strip.transAxes, va="bottom")
+
+
+def _range(bounds: Floats, table: Ints, twin: Ints) -> tuple[float, float]:
+    """What both axes show: all that is there, and the middle."""
+    used = table.sum(axis=0) + table.sum(axis=1)
+    if twin.size:
+        used = used + twin
+    filled = np.flatnonzero(used)
+    if not filled.size:
+        return 0.0, 1.0
+    low, high = float(bounds[filled[0]]), float(bounds[filled[-1] + 1])
+    return min(low, 0.45), max(high, 0.55)
 
 
 def _side_in_points(ax: "Axes") -> float:
