@@ -25,7 +25,7 @@ def test_counts_are_those_of_the_records():
     before, after = np.array([0.0, 0.51, 1.0, np.nan, 0.3]), np.array([0.02, 0.5, 1.0, 0.4, np.nan])
     table = record_map("lira", before, after, np.array([0.5, 0.5, 0.5, 0.5, 0.5]))
     assert table.n_records == 3  # a record without both places is nowhere
-    assert (table.counts[0][0], table.counts[10][10], table.counts[-1][-1]) == (1, 1, 1)
+    assert (table.counts[0][0], table.counts[BINS // 2][BINS // 2], table.counts[-1][-1]) == (1, 1, 1)
     assert sum(map(sum, table.counts)) == 3
     assert sum(table.retrained) == 5
     assert record_map("lira", before * np.nan, after) is None
@@ -50,19 +50,16 @@ def test_a_pooled_map_shows_no_small_cell_and_hides_nobody_without_a_word(n):
 
 
 def test_pooling_joins_neighbours_and_no_more_than_needed():
-    few, many = pooled_map(cloud(600)), pooled_map(cloud(60_000))
+    few, many = pooled_map(cloud(600)), pooled_map(cloud(120_000))
     assert len(few.edges) - 1 < BINS
     assert len(many.edges) - 1 == BINS
     assert few.hidden <= 0.1 * 600
-    table = np.array(cloud(600).counts)
-    joined = table.reshape(10, 2, 10, 2).sum(axis=(1, 3))
-    if len(few.edges) == 11:
-        shown = np.array(few.counts)
-        assert (shown[shown > 0] == joined[shown > 0]).all()
-    else:
-        quarters = table.reshape(5, 4, 5, 4).sum(axis=(1, 3))
-        shown = np.array(few.counts)
-        assert (shown[shown > 0] == quarters[shown > 0]).all()
+    shown = np.array(few.counts)
+    joined = BINS // shown.shape[0]
+    assert joined in (2, 4, 8)
+    table = np.array(cloud(600).counts).reshape(shown.shape[0], joined, shown.shape[0], joined).sum(axis=(1, 3))
+    assert (shown[shown > 0] == table[shown > 0]).all()
+    assert (table[shown == 0] < LEAST_CELL).all()
 
 
 def test_a_single_record_cannot_be_read_off_the_public_map():
