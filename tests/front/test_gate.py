@@ -268,6 +268,7 @@ def test_json_is_the_outcome_and_nothing_else(folder: Path) -> None:
     assert (found["code"], found["subjects"][0]["word"]) == (3, "OUTSIDE BOUND")
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_show_a_sign_gets_it_escaped(folder: Path) -> None:
     words = [sys.executable, "-m", "mnemoscope", "gate", str(folder / "good"), "--policy", str(folder / "policy.toml")]
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}

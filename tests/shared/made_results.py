@@ -35,6 +35,12 @@ def _brief(subject: Subject) -> Subject:
     )  # fmt: skip
 
 
+def _bare(subject: Subject) -> Subject:
+    """What a word and its comparison rest on: no drawings, nothing that stands beside the verdict."""
+    none = {"curves": (), "distributions": (), "measured": (), "defended": (), "epsilons": (), "reconstructed": ()}
+    return replace(_brief(subject), **none)
+
+
 @cache
 def made(name: str) -> AuditResult:
     """A result of the factory by its name there, in brief."""
@@ -43,12 +49,12 @@ def made(name: str) -> AuditResult:
 
 def clean(name: str = "mine", *, failed: Sequence[str] = (), missing: Sequence[str] = ("G5",)) -> Subject:
     """A subject that leaks nothing, by exact retraining, with gates that failed or were not run."""
-    made = _brief(replace(factory().subject("retrain"), name=name, method="mine"))
+    made = _bare(replace(factory().subject("retrain"), name=name, method="mine"))
     return replace(made, gates=factory().gates(failed=failed, missing=missing))
 
 
 def leaking(name: str = "mine") -> Subject:
-    return _brief(replace(factory().subject("noop"), name=name, method="mine"))
+    return _bare(replace(factory().subject("noop"), name=name, method="mine"))
 
 
 def with_drift(subject: Subject) -> Subject:
