@@ -100,9 +100,9 @@ def compare_fixed(result: AuditResult, stored: StoredScores, rows: Rows) -> None
         # Keys that this release added have their default in results of earlier ones.
         if key in ours and ours[key] != theirs.get(key):
             rows.add(f"policy: {key}", ours[key], theirs.get(key, "no such key"))
-    named = [entry.name for entry in (*index.subjects, *index.models)]
+    named = [*(entry.name for entry in index.subjects), *(entry.name for entry in index.models)]
     rows.add("subjects", sorted(s.name for s in result.subjects), sorted(named))
-    bases = [entry.basis for entry in (*index.subjects, *index.models)]
+    bases = [*(entry.basis for entry in index.subjects), *(entry.basis for entry in index.models)]
     if bases:
         rows.add("limits", result.limits.may_say, bases[-1].limits(stored.policy).may_say)
         rows.add("highest tier", result.limits.highest_tier, bases[-1].limits(stored.policy).highest_tier)

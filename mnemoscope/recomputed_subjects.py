@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnemoscope.agreement import Rows, Tolerance, shown, shown_endpoint
 from mnemoscope.audit.statistics.fleet import FleetScores
@@ -15,7 +16,7 @@ from mnemoscope.audit.verdict.policy import Policy
 from mnemoscope.audit.verdict.procedure_decision import SubjectScores, decide_endpoints, positive_control, precision
 from mnemoscope.audit.verdict.result import Endpoint, Finding, GateResult, Subject, Verdict
 
-__all__ = ["Decided", "compare_subject", "compare_whole", "of_model", "of_procedure"]
+__all__ = ["Decided", "Found", "compare_subject", "compare_whole", "of_model", "of_procedure"]
 
 Found = dict[tuple[str, str, str], Finding]
 
@@ -94,7 +95,7 @@ def of_model(
     is_in, ids = board.rows(Group.FORGET)[take], np.flatnonzero(take)
     found: Found = {}
     for attack, one in scores.attacks.items():
-        versions = [
+        versions: list[tuple[str, str, list[NDArray[np.float64] | None]]] = [
             ("membership", "before", [one.after if membership else one.before]),
             ("forgetting", "after", [None if membership else one.after]),
             ("forgetting", "retrained", [theirs for _, theirs in one.pairs]),

@@ -13,7 +13,7 @@ from mnemoscope.audit.verdict.result import AuditResult
 from mnemoscope.evidence import ANSWERS, SCORES
 from mnemoscope.evidence_check import check_files, check_plan, folder_of
 from mnemoscope.recomputation import NO_EVIDENCE, Recomputation, compare_fixed, recompute_from_scores
-from mnemoscope.recomputed_subjects import Decided, compare_subject, compare_whole, of_model, of_procedure
+from mnemoscope.recomputed_subjects import Decided, Found, compare_subject, compare_whole, of_model, of_procedure
 from mnemoscope.stored_answers import StoredAnswers
 from mnemoscope.stored_scores import StoredScores
 
@@ -231,7 +231,7 @@ def _from_data(
     for subject in result.subjects:
         if subject.name in again:
             one = again[subject.name]
-            findings = {(f.attack, f.game, f.models): f for f in one.findings}
+            findings: Found = {(f.attack, f.game, f.models): f for f in one.findings}
             compare_whole(subject, Decided(one.endpoints, one.gates, findings, {}), one.verdict, WITHIN, rows)
     rows.take("descriptions beside the verdict: curves, histograms, accuracies, epsilon, measures, defences")
     return _found(rows, "data")

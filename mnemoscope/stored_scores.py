@@ -305,7 +305,7 @@ class StoredScores:
             raise InvalidInput("scores.npz: written by another release; recompute it with that one")
         self.index = index
         try:
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in index.policy.items()}
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in index.policy.items()}
             self.policy = Policy(**values)
         except TypeError as error:
             raise InvalidInput(f"scores.npz: its policy is none of this release ({error})") from error

@@ -446,40 +446,47 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_procedure_is_recomputed_at_every_level(tmp_path: Path) -> None:
     from mnemoscope.pipeline import run_plan
 
-    plan = parse_plan(PLAN.format(more="requests = 2"))
-    out = tmp_path / "out"
-    result = run_plan(plan, store=tmp_path / "store", out=out, keep_answers=True)
+    plan = parse_plan(PLAN.format(more=""))
+    out, store = tmp_path / "out", tmp_path / "store"
+    result = run_plan(plan, store=store, out=out, keep_answers=True)
     steps, head = read_log((out / LOG).read_bytes())
     assert head == result.log_head
     names = [step.step for step in steps]
     assert names[0] == "plan committed"
     assert names.index("first score") < names.index("subject scored") < names.index("result")
-    for level in ("scores", "answers"):
-        found = rerun(out, level=level)  # type: ignore[arg-type]
+    for level in ("scores", "answers", "data"):
+        found = rerun(out, level=level, device="cpu", store=tmp_path / "fresh")  # type: ignore[arg-type]
         assert found.agrees, wrong(found)
         words = [row.recomputed for row in found.rows if row.what.endswith(": word")]
         assert words == [subject.verdict.word for subject in result.subjects]
-    found = rerun(out, level="data", device="cpu", store=tmp_path / "fresh")
-    assert found.agrees, wrong(found)
     with pytest.raises(InvalidInput, match="holds other work"):
-        rerun(out, level="data", store=tmp_path / "store")
+        rerun(out, level="data", store=store)
     edit(out, lambda d: d["subjects"][0]["verdict"].update(word="NOT ASSESSED"))
-    assert any(": word" in what for what in wrong(rerun(out)))
-    assert any(": word" in what for what in wrong(rerun(out, level="data", device="cpu", store=tmp_path / "fresh")))
+    for level in ("scores", "data"):
+        again = rerun(out, level=level, device="cpu", store=tmp_path / "fresh")  # type: ignore[arg-type]
+        assert any(": word" in what for what in wrong(again))
+
+    # A second run in the folder has the same key, and leaves no answers that it does not name.
+    assert (out / ANSWERS).exists()
+    second = run_plan(plan, store=store, out=out)
+    assert not (out / ANSWERS).exists()
+    assert ANSWERS not in {file.path for file in second.evidence}
+    assert [one.digest for one in second.data.sets] == [one.digest for one in result.data.sets]
+    assert recompute_from_scores(out).agrees
+    with io.BytesIO((out / SCORES).read_bytes()) as data, np.load(data, allow_pickle=False) as file:
+        assert json.loads(str(file["index"]))["mode"] == "procedure"
 
 
 @pytest.mark.slow
-def test_a_second_run_in_the_folder_leaves_no_stale_answers(tmp_path: Path) -> None:
+def test_requests_one_after_another_have_scores_of_their_own(tmp_path: Path) -> None:
     from mnemoscope.pipeline import run_plan
 
-    plan = replace(parse_plan(PLAN.format(more="")), subjects=())
-    one = replace(plan, subjects=parse_plan(PLAN.format(more="")).subjects[:1])
-    kept = run_plan(one, store=tmp_path / "store", out=tmp_path / "out", keep_answers=True)
-    assert (tmp_path / "out" / ANSWERS).exists()
-    again = run_plan(one, store=tmp_path / "store", out=tmp_path / "out")
-    assert not (tmp_path / "out" / ANSWERS).exists()
-    assert ANSWERS not in {file.path for file in again.evidence}
-    assert [one.digest for one in again.data.sets] == [one.digest for one in kept.data.sets], "one key, one commitment"
-    assert recompute_from_scores(tmp_path / "out").agrees
-    with io.BytesIO((tmp_path / "out" / SCORES).read_bytes()) as data, np.load(data, allow_pickle=False) as file:
-        assert json.loads(str(file["index"]))["mode"] == "procedure"
+    text = PLAN.format(more="requests = 2").replace("models = 6", "models = 12").replace("[2, 2, 2]", "[3, 6, 3]")
+    plan = parse_plan(text)
+    result = run_plan(replace(plan, subjects=plan.subjects[:1]), store=tmp_path / "store", out=tmp_path / "out")
+    assert len(result.subjects) == 2
+    found = recompute_from_scores(tmp_path / "out")
+    assert found.agrees, wrong(found)
+    with SideArrays(tmp_path / "out" / SCORES) as arrays:
+        first, second = (arrays.get(f"fleet{i}.role", kind="i", ndim=2) for i in (0, 1))
+        assert (first != second).any()
