@@ -116,6 +116,11 @@ def _own(text: str) -> Any:
     return Markup(text)
 
 
+def _visible(value: Any) -> Any:
+    """Whatever a template prints: control and direction marks of a text that went through no filter are visible too."""
+    return value if type(value) is not str or value.isprintable() else phrases.plain(value, len(value))
+
+
 def _methods_note(estimates: Iterable[Estimate]) -> str:
     """Say how the intervals of a table were made."""
     known = dict.fromkeys(e.ci.method for e in estimates if e.ci is not None and e.value is not None)
@@ -146,7 +151,12 @@ def template_environment() -> "Environment":
 
     sources = _sources()
     made = Environment(
-        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=DictLoader(sources),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
     )
     made.filters.update(
         name=_name,

@@ -80,12 +80,12 @@ def _game_title(name: str, findings: list[Finding], role: ModelRole) -> tuple[st
     judged = [f for f in findings if f.models == role and f.auc.value is not None] or [
         f for f in findings if f.auc.value is not None
     ]
-    title = f"{len(findings)} findings in the {name} game"
+    title = f"{len(findings)} findings in the {phrases.plain(name, 40)} game"
     if judged:
         best = max(judged, key=lambda f: abs((f.auc.value or 0.5) - 0.5))
-        title += f"; farthest from chance: {best.attack}, AUC {best.auc.value:.3f}"
+        title += f"; farthest from chance: {phrases.plain(best.attack, 40)}, AUC {best.auc.value:.3f}"
     methods = {e.ci.method for f in findings for e in (f.auc, *(t.tpr for t in f.tpr)) if e.ci is not None}
-    return title, f"Intervals: {'; '.join(sorted(methods)[:4])}." if methods else ""
+    return title, f"Intervals: {'; '.join(phrases.plain(m) for m in sorted(methods)[:4])}." if methods else ""
 
 
 def _games(subject: Subject, role: ModelRole, only: set[str] | None) -> list[dict[str, Any]]:
