@@ -70,7 +70,7 @@ def dpia_extract(result: AuditResult) -> str:
         "## Evidence of likelihood",
         "",
     ]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for s in r.subjects:
         h = headline(r, s)
         at = "" if h.fpr is None else f" at {phrases.percent(h.fpr)} FPR"

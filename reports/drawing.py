@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 
+from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.result import AuditResult, Subject
 from mnemoscope.reports import alt, figures, phrases
 from mnemoscope.reports.drawing_inner import (
@@ -56,7 +57,7 @@ def _rates(result: AuditResult, subject: Subject, key: str) -> Drawn | None:
     )
     if bound is not None and judged is not None:
         title += f"; the bound is {phrases.percent(bound)}"
-    known = {role: h.of(role) for role in ROLE_ORDER if h.of(role).value is not None}
+    known: dict[str, Estimate] = {role: h.of(role) for role in ROLE_ORDER if h.of(role).value is not None}
     estimates = {**known, **({"after, over-forgotten tail": h.over} if len(rows) > len(known) else {})}
     method = "; ".join(dict.fromkeys(e.ci.method for e in estimates.values() if e.ci is not None)) or "not given"
     return made(

@@ -132,7 +132,8 @@ def _methods_note(estimates: Iterable[Estimate]) -> str:
 
 def _sources() -> dict[str, str]:
     """Every template, style sheet and script of this package by its path in the folder of templates."""
-    folder, found = files("mnemoscope.reports") / "templates", {}
+    folder = files("mnemoscope.reports") / "templates"
+    found: dict[str, str] = {}
     for entry in folder.iterdir():
         if entry.is_dir():
             inner = [(f"{entry.name}/{file.name}", file) for file in entry.iterdir()]
@@ -195,10 +196,13 @@ def render_html(result: AuditResult, *, figures: bool = True) -> str:
     Raises:
         InvalidInput: the result does not fit its schema (the page prints the digest of its ``result.json``).
     """
+    return _render(to_json(result), figures=figures)
+
+
+def _render(data: bytes, *, figures: bool = True) -> str:
+    """Render what a result file says: JSON sorts keys and writes 10.0 as 10, and the page must be that of the file."""
     from mnemoscope.reports.page import page_values
 
-    # As read back from the file: JSON sorts keys and writes 10.0 as 10, and the page must be that of the file.
-    data = to_json(result)
     values = page_values(from_json(data), digest=result_digest(data), figures=figures)
     return template_environment().get_template("report.html.j2").render(**values, num=Numbers())
 
@@ -218,5 +222,6 @@ def write_report(result: AuditResult, out_dir: Path | str, *, edition: Edition |
         InvalidInput: the result does not fit its schema, or the folder cannot be written.
     """
     folder, shown = Path(out_dir), for_edition(result, edition)
-    data, page = to_json(shown), render_html(shown).encode("utf-8")
+    data = to_json(shown)
+    page = _render(data).encode("utf-8")
     return ReportPaths(write_whole(folder / RESULT_NAME, data), write_whole(folder / REPORT_NAME, page))

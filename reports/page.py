@@ -27,6 +27,9 @@ __all__ = ["page_values", "reading", "report_id"]
 MANY_SUBJECTS = 8
 """Beyond it each subject gets the one figure that carries its verdict: hundreds of drawings are no report."""
 
+MOST_SUBJECTS = 16
+"""Beyond it the page draws what compares subjects alone; ``mnemoscope figures`` draws every one by itself."""
+
 MANY_FINDINGS = 400
 """From here on the tables of all attacks are thin; every number stays in result.json."""
 
@@ -145,7 +148,10 @@ def _roc_data(result: AuditResult, subject: Subject) -> str:
 
 
 def _figures(result: AuditResult, subject: Subject, number: int) -> list[Drawn]:
-    drawn = subject_figures(result, subject, number, only=("bounds",) if len(result.subjects) > MANY_SUBJECTS else None)
+    count = len(result.subjects)
+    if count > MOST_SUBJECTS:
+        return []
+    drawn = subject_figures(result, subject, number, only=("bounds",) if count > MANY_SUBJECTS else None)
     if len(result.subjects) == 1:  # the summary shows it
         drawn = [f for f in drawn if f.key != f"s{number}-rates"]
     return drawn
@@ -269,6 +275,7 @@ def page_values(result: AuditResult, *, digest: str, figures: bool) -> dict[str,
         "has_epsilons": any(s.epsilons for s in result.subjects),
         "has_individuals": any(s.exposed or s.individuals for s in result.subjects),
         "thin": thin,
+        "MOST_SUBJECTS": MOST_SUBJECTS,
         "words_of": _words_of(result),
         "total_seconds": math.fsum(c.seconds for c in result.costs),
         "limitations_version": texts.text_version("limitations"),

@@ -46,6 +46,8 @@ def _plain(value: object, where: str) -> object:
     if isinstance(value, Mapping):
         return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items()}
     if isinstance(value, list | tuple):
+        if all(type(v) is float for v in value) and all(map(math.isfinite, value)):
+            return list(value)  # a curve: thousands of numbers that need no look one by one
         return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
     if value is None or isinstance(value, str):
         return value
