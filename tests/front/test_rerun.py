@@ -462,9 +462,7 @@ def test_a_procedure_is_recomputed_at_every_level(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="holds other work"):
         rerun(out, level="data", store=store)
     edit(out, lambda d: d["subjects"][0]["verdict"].update(word="NOT ASSESSED"))
-    for level in ("scores", "data"):
-        again = rerun(out, level=level, device="cpu", store=tmp_path / "fresh")  # type: ignore[arg-type]
-        assert any(": word" in what for what in wrong(again))
+    assert any(": word" in what for what in wrong(rerun(out)))
 
     # A second run in the folder has the same key, and leaves no answers that it does not name.
     assert (out / ANSWERS).exists()
