@@ -63,7 +63,7 @@ def record_map(subject: Subject, key: str) -> Drawn | None:
         return None
     shown = table.n_records - table.hidden
     low = sum(sum(row[:i]) for i, row in enumerate(table.counts))
-    title = f"{low:,} of {shown:,} records stand lower after deletion than before"
+    title = f"{low:,} of {shown:,} records fall to a lower place, by these bins"
     hidden = f" {table.hidden:,} records in cells too small to show are left out." if table.hidden else ""
     cells = [(i, j, count) for i, row in enumerate(table.counts) for j, count in enumerate(row) if count]
     most = sorted(cells, key=lambda cell: -cell[2])[:MOST_CELLS]
@@ -145,7 +145,7 @@ def sensitivity(subject: Subject, key: str) -> Drawn | None:
     if turned:
         first = turned[0]
         title += f"; {VARIED[first.varied].lower()} {phrases.plain(first.value, 30)} gives {first.word}"
-    notes = list(dict.fromkeys(row.note for row in rows if row.note))
+    notes = list(dict.fromkeys(part for row in rows if row.note for part in row.note.split("; ")))
     starred = f" * {'; '.join(notes)}." if notes else ""
     return made(
         key, title,

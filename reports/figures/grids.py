@@ -88,4 +88,4 @@ def _mark(ax: "Axes", across: float, y: float, width: float, cell: GridCell) -> 
         frame = Rectangle((across + 0.005, y - 0.46), width - 0.015, 0.92, fill=False, edgecolor=INK, lw=1.0, zorder=2)
         ax.add_patch(frame)
     ax.text(across + 0.19, y - 0.17, cell.label + cell.note, fontsize=7.5, color=INK, va="center")
-    ax.text(across + 0.19, y + 0.21, cell.word.lower(), fontsize=7, color=MUTED, va="center")
+    ax.text(across + 0.19, y + 0.21, cell.word.lower(), fontsize=7.5, color=MUTED, va="center")

@@ -93,7 +93,7 @@ def _margin(ax: "Axes", bounds: Floats, after: Ints, twin: Ints) -> None:
     strip.axhline(0.5, color=MUTED, lw=1.0, ls=(0, (5, 3)), zorder=1)
     bare(strip, "left")
     said = "after\ndeletion" if not shares[1].size else "after, and\nretrained\n(outline)"
-    strip.text(0.0, 1.01, said, fontsize=7, color=INK, transform=strip.transAxes, va="bottom")
+    strip.text(0.0, 1.01, said, fontsize=7.5, color=INK, transform=strip.transAxes, va="bottom")
 
 
 def _range(bounds: Floats, table: Ints, twin: Ints) -> tuple[float, float]:
