@@ -21,7 +21,7 @@ from mnemoscope.audit.errors import AuditError, InvalidInput, MissingNeed, Stale
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     "demo", "init", "run", "league", "tune", "compare", "scores", "plan", "export", "adopt", "list", "report", "store",
-    "schema", "rerun", "diff", "gate", "policy",
+    "schema", "rerun", "diff", "gate", "policy", "bundle", "keygen", "sign", "verify", "index", "declare", "figures",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "matplotlib", "scipy", "sklearn", "numpy")
 
