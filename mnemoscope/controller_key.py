@@ -10,7 +10,7 @@ from pathlib import Path
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.records.pseudonyms import LEAST_KEY_BYTES, new_key
 
-__all__ = ["KEY_NAME", "KEY_VARIABLE", "controller_key", "existing_key", "read_key"]
+__all__ = ["KEY_NAME", "KEY_VARIABLE", "controller_key", "existing_key", "key_file", "read_key"]
 
 KEY_NAME = "commitment.key"
 KEY_VARIABLE = "MNEMOSCOPE_KEY_FILE"
@@ -41,6 +41,13 @@ def controller_key(out: Path, file: Path | None = None) -> bytes:
     except OSError as error:
         raise InvalidInput(f"cannot write {place}: {error.strerror or error}. Give another --out folder") from error
     return key
+
+
+def key_file(out: Path) -> Path:
+    """Return the file of the key of several audits below one folder, made where there is none."""
+    controller_key(out)
+    named = os.environ.get(KEY_VARIABLE)
+    return Path(named) if named else out / KEY_NAME
 
 
 def existing_key(out: Path, file: Path | None = None) -> bytes | None:

@@ -12,6 +12,7 @@ from mnemoscope.audit.records.design import Role
 from mnemoscope.audit.verdict.league import LeagueEntry, LeagueTable, league_table, simultaneous_level
 from mnemoscope.audit.verdict.result import AuditResult
 from mnemoscope.audit.work.plan import LeaguePlan, Plan, nearest
+from mnemoscope.controller_key import key_file
 from mnemoscope.one_model_round import run_one_model_round
 from mnemoscope.pipeline import open_workspace, run_plan
 from mnemoscope.preparation import PreparedAudit
@@ -64,14 +65,15 @@ def run_league(
     prepared = PreparedAudit(plan, progress=progress)
     level = prepared.policy.interval_level
     joint = {**plan.policy, "interval_level": simultaneous_level(level, READ * len(prepared.attacks))}
+    # One key for all: a record has the same pseudonym in every audit of the league.
+    key = None if out is None else key_file(out)
     entries, files = [], []
     for forget in league.forget:
         for seed in league.seeds:
             name = f"{forget.replace(':', '-').replace('/', '-')}-{seed}"
             one = replace(plan, name=f"{plan.name}: {forget}, seed {seed}", seed=seed, policy=joint, league=None)
-            result = _audit(
-                one, league, forget, store=store, out=None if out is None else out / name, progress=progress
-            )
+            place = None if out is None else out / name
+            result = _audit(one, league, forget, store=store, out=place, key=key, progress=progress)
             # Ranks compare methods on the same forgotten records, so the audit after each request is one by itself.
             for request, part in by_request(result):
                 entries.append(LeagueEntry(f"{forget}, {request}" if request else forget, seed, part))
@@ -95,13 +97,23 @@ def run_league(
 
 
 def _audit(
-    plan: Plan, league: LeaguePlan, forget: str, *, store: str | Path, out: Path | None, progress: Progress | None
+    plan: Plan,
+    league: LeaguePlan,
+    forget: str,
+    *,
+    store: str | Path,
+    out: Path | None,
+    key: Path | None,
+    progress: Progress | None,
 ) -> AuditResult:
     if league.mode == "one-model":
-        return run_one_model_round(plan, forget, references=league.references, store=store, out=out, progress=progress)
+        references = league.references
+        return run_one_model_round(
+            plan, forget, references=references, store=store, out=out, key=key, progress=progress
+        )
     if forget != "random":
         plan = _on_difficult(plan, forget, league.share, store=store, progress=progress)
-    return run_plan(plan, store=store, out=out, progress=progress)
+    return run_plan(plan, store=store, out=out, key=key, progress=progress)
 
 
 def _on_difficult(plan: Plan, kind: str, share: float, *, store: str | Path, progress: Progress | None) -> Plan:
