@@ -156,8 +156,9 @@ def figures(
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there with other content.")] = False,
 ) -> None:
     """Write each figure of a result with its numbers (.csv) and its words (.alt.txt)."""
-    shown = None if edition is None else edition.value
-    written = api.figures(result, out=out, formats=formats, dpi=dpi, edition=shown, force=force)
+    written = api.figures(
+        result, out=out, formats=formats, dpi=dpi, edition=None if edition is None else edition.value, force=force
+    )
     typer.echo(f"wrote {len(written)} files to {written[0].parent}")
 
 

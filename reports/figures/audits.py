@@ -143,7 +143,8 @@ def draw_distributions(
     panels = figure_rows.score_panels(found, _subject(found, subject), attack)
     if axes is not None and len(axes) != len(panels):
         raise InvalidInput(f"axes: {len(axes)} given for {len(panels)} panels; give one for each")
-    groups, kept = figure_rows.groups_of(found), []
+    groups = figure_rows.groups_of(found)
+    kept: list[Axes] = []
 
     def draw() -> "Axes":
         kept.extend(distributions(panels, groups=groups, axes=axes))
