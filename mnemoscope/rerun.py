@@ -12,7 +12,7 @@ from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.verdict.result import AuditResult
 from mnemoscope.evidence import ANSWERS, SCORES
 from mnemoscope.evidence_check import check_files, check_plan, folder_of
-from mnemoscope.recomputation import NO_EVIDENCE, Recomputation, compare_fixed, recompute_from_scores
+from mnemoscope.recomputation import NO_EVIDENCE, NUMERIC, Recomputation, compare_fixed, recompute_from_scores
 from mnemoscope.recomputed_subjects import Decided, Found, compare_subject, compare_whole, of_model, of_procedure
 from mnemoscope.stored_answers import StoredAnswers
 from mnemoscope.stored_scores import StoredScores
@@ -102,10 +102,18 @@ def _from_answers(place: Path) -> Recomputation:
         raise InvalidInput(
             f"the primary attack {result.plan.primary_attack} cannot run again: {not_again[result.plan.primary_attack]}"
         )
-    if result.mode == "procedure":
-        _procedure(result, scores, answers, attacks, not_again, rows)
-    else:
-        _models(result, scores, answers, attacks, not_again, rows)
+    try:
+        if result.mode == "procedure":
+            _procedure(result, scores, answers, attacks, not_again, rows)
+        else:
+            _models(result, scores, answers, attacks, not_again, rows)
+    except NUMERIC as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(f"{ANSWERS}: its arrays fit no audit ({type(error).__name__}: {error})") from error
+    finally:
+        scores.close()
+        answers.close()
     rows.take("descriptions beside the verdict: curves, histograms, accuracies, epsilon, measures, defences")
     return _found(rows, "answers")
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_NAMES", "AnswerWriter", "StoredAnswers"]
 
 VERSION = 1
+MOST_LOGITS = 8 << 30
 NO_NAMES: NDArray[np.str_] = np.zeros(0, "U1")
 """Rows that have no pseudonyms of their own: fleets' answers are those of the records that ``scores.npz`` names."""
 
@@ -222,7 +223,7 @@ class StoredAnswers:
     def __init__(self, path: Path) -> None:
         from pydantic import ValidationError
 
-        self._arrays = SideArrays(path)
+        self._arrays = SideArrays(path, most_array=MOST_LOGITS)
         try:
             index = _adapter().validate_json(str(self._arrays.get("index", kind="U", ndim=0)[()]))
         except (ValidationError, ValueError, RecursionError) as error:
@@ -230,6 +231,10 @@ class StoredAnswers:
         if index is None or index.version != VERSION:
             raise InvalidInput("answers.npz: written by another release; run the attacks again with that one")
         self.index = index
+
+    def close(self) -> None:
+        """Close the file."""
+        self._arrays.close()
 
     def model(self, at: ModelAnswersIndex) -> OneModelInput:
         """Return what one model was audited from; ids are positions."""

@@ -29,6 +29,7 @@ KINDS = "biufU"
 
 MOST_MEMBERS = 20_000
 MOST_BYTES = 16 << 30
+MOST_ARRAY = 1 << 30
 LONGEST_HEADER = 4096
 
 
@@ -97,12 +98,13 @@ class SideArrays:
     Args:
         data: the file's bytes, or its path.
         most_bytes: what all arrays together may take.
+        most_array: what one of them may take, for one at a time is in memory.
 
     Raises:
         InvalidInput: no such file, or one that is not what ``ArrayWriter`` writes.
     """
 
-    def __init__(self, data: bytes | Path, *, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, data: bytes | Path, *, most_bytes: int = MOST_BYTES, most_array: int = MOST_ARRAY) -> None:
         self._name = "arrays" if isinstance(data, bytes) else data.name
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data) if isinstance(data, bytes) else data)
@@ -110,14 +112,21 @@ class SideArrays:
             raise InvalidInput(f"{self._name}: is no readable .npz file ({error})") from error
         entries = self._zip.infolist()
         names = [entry.filename for entry in entries]
-        total = sum(entry.file_size for entry in entries)
+        total, largest = sum(sizes := [entry.file_size for entry in entries]), max(sizes, default=0)
         strange = [name for name in names if not (name.endswith(".npy") and NAME.fullmatch(name[:-4]))]
-        if strange or len(entries) > MOST_MEMBERS or len(set(names)) != len(names) or total > most_bytes:
+        if (
+            strange
+            or len(entries) > MOST_MEMBERS
+            or len(set(names)) != len(names)
+            or total > most_bytes
+            or largest > most_array
+        ):
             self._zip.close()
             raise InvalidInput(
                 f"{self._name}: {len(names)} entries of {total:,} bytes"
                 + (f", among them {strange[0][:60]!r}" if strange else "")
-                + f"; allowed are at most {MOST_MEMBERS:,} arrays of {most_bytes:,} bytes, each name once"
+                + f"; allowed are at most {MOST_MEMBERS:,} arrays, {most_bytes:,} bytes, "
+                f"{most_array:,} in one, each name once"
             )
         self._entries = {entry.filename[:-4]: entry for entry in entries}
 

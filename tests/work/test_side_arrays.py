@@ -126,6 +126,8 @@ def test_a_file_of_more_bytes_than_allowed_is_refused_before_it_is_read() -> Non
     assert len(bomb) < 20_000
     with pytest.raises(InvalidInput, match="allowed are at most"):
         SideArrays(bomb, most_bytes=1_000_000)
+    with pytest.raises(InvalidInput, match="allowed are at most"):
+        SideArrays(bomb, most_array=1_000_000)
 
 
 def test_every_flipped_byte_is_found_or_changes_nothing(tmp_path: Path) -> None:
