@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import logging
 import os
 import re
 import warnings
@@ -145,6 +146,8 @@ def _fetcher(module: Any) -> Any:
 
 
 _SHORTHAND = re.compile(r"font:\s*(?P<how>[^;]*?)(?P<size>[\d.]+px)[^;]*")
+_FAMILY = re.compile(r"font-family:[^;]*")
+LETTERS = "font-family: Mnemoscope Sans"
 _VARIABLE = re.compile(r"var\((--fig-[a-z-]+)\)")
 
 
@@ -157,13 +160,13 @@ def _drawing(element: "Element", colours: Mapping[str, str]) -> None:
 
     def lettered(match: re.Match[str]) -> str:
         bold = "; font-weight: 700" if "bold" in match["how"] or "700" in match["how"] else ""
-        return f"font-size: {match['size']}; font-family: Mnemoscope Sans{bold}"
+        return f"font-size: {match['size']}; {LETTERS}{bold}"
 
     for part in element.iter():
         for name, value in part.attrib.items():
             changed = _VARIABLE.sub(coloured, value) if "var(" in value else value
-            if name == "style" and "font:" in changed:
-                changed = _SHORTHAND.sub(lettered, changed)
+            if name == "style" and "font" in changed:
+                changed = _FAMILY.sub(LETTERS, _SHORTHAND.sub(lettered, changed))
             if changed != value:
                 part.set(name, changed)
     alternative = element.get("aria-label")
@@ -291,6 +294,23 @@ def _fixed_clock(moment: datetime) -> Iterator[None]:
             os.environ["SOURCE_DATE_EPOCH"] = before
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back a warning for each declaration that paper has no use for, of which there are thousands.
+
+    WeasyPrint 70 leaves the file of its colour profile to the garbage collector.
+    """
+    log = logging.getLogger("weasyprint")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            yield
+    finally:
+        log.setLevel(before)
+
+
 def to_pdf(source: PdfSource) -> tuple[bytes, int]:
     """Lay out a page and write it.
 
@@ -305,7 +325,7 @@ def to_pdf(source: PdfSource) -> tuple[bytes, int]:
         MissingNeed: WeasyPrint or Pango is not there.
     """
     module = weasyprint()
-    with _fixed_clock(source.moment):
+    with _fixed_clock(source.moment), _quiet():
         document = _prepared(module, source).render()
         attachments = [
             module.Attachment(
