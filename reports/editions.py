@@ -13,6 +13,7 @@ from typing import Any, Literal
 from mnemoscope.audit.errors import InvalidInput
 from mnemoscope.audit.statistics.trials import Estimate
 from mnemoscope.audit.verdict.declared import Declared
+from mnemoscope.audit.verdict.policy_record import PolicyRecord
 from mnemoscope.audit.verdict.result import AuditResult, DataSummary, Environment, Subject
 
 __all__ = ["EDITIONS", "MIN_GROUP", "SUPPRESSED", "WITHHELD", "WITHHELD_SEED", "Edition", "for_edition"]
@@ -166,7 +167,7 @@ def _public(result: AuditResult, keys: tuple[str, ...], least: int) -> AuditResu
         subjects=tuple(_subject(s, hide) for s in result.subjects),
         environment=_environment(result.environment),
         declared=declared,
-        plan=replace(result.plan, seed=WITHHELD_SEED),
+        plan=replace(result.plan, seed=WITHHELD_SEED, decided=_decided(result.plan.decided)),
     )
     shown: AuditResult = hide.walk(result)
     return replace(shown, limitations=(*shown.limitations, *_said(hide)))
@@ -212,6 +213,18 @@ def _environment(environment: Environment) -> Environment:
         cores=0,
         memory_bytes=0,
         device="cpu" if environment.device.startswith("cpu") else "accelerator",
+    )
+
+
+def _decided(record: PolicyRecord | None) -> PolicyRecord | None:
+    """Keep the owner's role, the rules and the digest; withhold the name and every free sentence."""
+    if record is None:
+        return None
+    return replace(
+        record,
+        owner=WITHHELD if record.owner else "",
+        reason=WITHHELD if record.reason else "",
+        reasons=dict.fromkeys(record.reasons, WITHHELD),
     )
 
 

@@ -185,15 +185,15 @@ def _order(value: float | None) -> str:
 
 
 def _trends(history: History, *, figures: bool) -> list[dict[str, Any]]:
-    series: dict[tuple[str, str, str], list[_Point]] = {}
+    series: dict[tuple[str, str], list[_Point]] = {}
     for audit in reversed(history.audits):
         if audit.when is None:
             continue
         for row in audit.rows:
             if row.tpr.value is not None:
-                series.setdefault((audit.data_digest, row.name, row.method), []).append(_Point(audit, row))
+                series.setdefault((audit.data_digest, row.name), []).append(_Point(audit, row))
     told: list[dict[str, Any]] = []
-    for (_, name, _method), given in sorted(series.items(), key=lambda item: _latest(item[1])):
+    for (_, name), given in sorted(series.items(), key=lambda item: _latest(item[1])):
         points = _once(given)
         if len(points) < 2:
             continue
@@ -210,10 +210,10 @@ def _trends(history: History, *, figures: bool) -> list[dict[str, Any]]:
     return told
 
 
-def _latest(points: list[_Point]) -> tuple[float, str, str]:
+def _latest(points: list[_Point]) -> tuple[float, str]:
     last = points[-1]
     assert last.audit.when is not None
-    return (-last.audit.when.timestamp(), last.row.name, last.row.method)
+    return (-last.audit.when.timestamp(), last.row.name)
 
 
 def _once(points: list[_Point]) -> list[_Point]:

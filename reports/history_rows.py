@@ -200,17 +200,17 @@ def with_due(audits: list[Audit], today: date) -> list[Audit]:
         audits: all of them.
         today: audits made after this day do not count: they had not been made by then.
     """
-    latest: dict[tuple[str, str, str], datetime] = {}
+    latest: dict[tuple[str, str], datetime] = {}
     for audit in audits:
         for row in audit.rows:
             if audit.when is not None and audit.when.date() <= today:
-                key = (audit.data_digest, row.name, row.method)
+                key = (audit.data_digest, row.name)
                 latest[key] = max(audit.when, latest.get(key, audit.when))
 
     def due(audit: Audit, row: Row) -> Due | None:
         if audit.declared_due is None:
             return None
-        later = latest.get((audit.data_digest, row.name, row.method))
+        later = latest.get((audit.data_digest, row.name))
         if later is not None and audit.when is not None and later > audit.when:
             return Due(audit.declared_due, "superseded", later.date())
         return Due(audit.declared_due, "overdue" if audit.declared_due < today else "due")

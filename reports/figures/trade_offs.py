@@ -205,14 +205,13 @@ def _name(ax: "Axes", points: Sequence[tuple[str, float, float]]) -> None:
     ax.get_xlim(), ax.get_ylim()  # settles the limits that the places are shares of
     across, down = ax.transLimits, ax.transScale
     at = [tuple(across.transform(down.transform((x, max(y, LEAST_SHOWN)))).tolist()) for _, x, y in points]
-    for right in (True, False):
-        side = [i for i, (fx, _) in enumerate(at) if (fx <= 0.55) == right]
-        placed = spread([at[i][1] - 0.03 for i in side], LINE, 0.97)
-        for i, fy in zip(side, placed, strict=True):
-            look = {"arrowstyle": "-", "color": MUTED, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
-            ax.annotate(points[i][0], at[i], (at[i][0] + (0.02 if right else -0.02), fy),
-                        xycoords="axes fraction", textcoords="axes fraction", fontsize=7.5, color=INK, zorder=6,
-                        ha="left" if right else "right", va="center", arrowprops=look, bbox=BOXED)  # fmt: skip
+    # Each has a line of its own: names of both sides meet in the middle.
+    for (label, _, _), (fx, fy), line in zip(points, at, spread([y - 0.03 for _, y in at], LINE, 0.97), strict=True):
+        right = fx <= 0.55
+        look = {"arrowstyle": "-", "color": MUTED, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+        ax.annotate(label, (fx, fy), (fx + (0.02 if right else -0.02), line),
+                    xycoords="axes fraction", textcoords="axes fraction", fontsize=7.5, color=INK, zorder=6,
+                    ha="left" if right else "right", va="center", arrowprops=look, bbox=BOXED)  # fmt: skip
 
 
 LINE = 0.042

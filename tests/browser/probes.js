@@ -5,12 +5,20 @@ window.__probes = (() => {
   });
   const clips = (style) => /auto|scroll|hidden|clip/.test(style.overflowX + style.overflowY);
 
-  // The part of a rectangle that its scrolling ancestors let through; null where nothing is left of it.
-  const through = (rect, element) => {
+  // Ancestors that cut off what stands outside of them; looked up once an element, for a page has thousands of texts.
+  const cutters = (element, known) => {
+    if (!element || element === document.body || element === document.documentElement) return [];
+    if (!known.has(element)) {
+      const above = cutters(element.parentElement, known);
+      known.set(element, clips(getComputedStyle(element)) ? [element.getBoundingClientRect(), ...above] : above);
+    }
+    return known.get(element);
+  };
+
+  // The part of a rectangle that scrolling ancestors let through; null where nothing is left of it.
+  const through = (rect, boxes) => {
     let { left, right, top, bottom } = rect;
-    for (let up = element; up && up !== document.documentElement; up = up.parentElement) {
-      if (up === document.body || !clips(getComputedStyle(up))) continue;
-      const box = up.getBoundingClientRect();
+    for (const box of boxes) {
       left = Math.max(left, box.left); right = Math.min(right, box.right);
       top = Math.max(top, box.top); bottom = Math.min(bottom, box.bottom);
     }
@@ -18,15 +26,15 @@ window.__probes = (() => {
   };
 
   const texts = () => {
-    const found = [];
+    const found = [], known = new Map(), range = document.createRange();
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     for (let node = walker.nextNode(); node; node = walker.nextNode()) {
       const parent = node.parentElement;
       if (!node.data.trim() || parent.closest("svg, script, style, .skip, option") || !shown(parent)) continue;
-      const range = document.createRange();
       range.selectNodeContents(node);
+      const boxes = cutters(parent, known);
       for (const rect of range.getClientRects()) {
-        const seen = through(rect, parent);
+        const seen = through(rect, boxes);
         if (seen) found.push({ ...seen, text: node.data.trim().slice(0, 50) });
       }
     }
@@ -59,10 +67,9 @@ window.__probes = (() => {
       if (r.left < -1 || r.right > wide + 1) said.push(`"${r.text}" leaves the page: ${r.left} to ${r.right} of ${wide} px`);
     }
     said.push(...covered(rects, "text"));
-    for (const element of document.body.querySelectorAll("*")) {
-      if (element.closest("svg") || element.matches("select, option, input, bdi") || !shown(element)) continue;
-      const style = getComputedStyle(element);
-      if (/hidden|clip/.test(style.overflowX) && element.clientWidth > 1 && element.scrollWidth > element.clientWidth + 1) {
+    for (const element of document.body.querySelectorAll(":not(svg, svg *, select, option, input, bdi)")) {
+      if (!/hidden|clip/.test(getComputedStyle(element).overflowX) || !shown(element)) continue;
+      if (element.clientWidth > 1 && element.scrollWidth > element.clientWidth + 1) {
         said.push(`<${element.tagName.toLowerCase()} class="${element.className}"> cuts its content off`);
       }
     }

@@ -14,12 +14,24 @@ PAGES = (
     "result:successive",
     "result:hostile",
     "real:location30.json",
+    "real:compare_leaking.json",
     "edition:public",
     "edition:internal",
     "edition:restricted",
     "league:two",
     "history:five",
 )
+AXE = {
+    "result:one_model": ("light", "dark"),
+    "result:membership": ("light",),
+    "result:hostile": ("dark",),
+    "real:compare_leaking.json": ("light", "dark"),
+    "edition:public": ("dark",),
+    "edition:restricted": ("light",),
+    "league:two": ("light", "dark"),
+    "history:five": ("light", "dark"),
+}
+"""Where axe looks: it reads every element of a page in turn, seconds for one of many subjects, so each kind once."""
 KEYBOARD = ("result:hostile", "real:location30.json", "edition:restricted", "league:two", "history:five")
 PHONE, DESK = 375, 1440
 A4 = 688
@@ -48,12 +60,12 @@ def test_a_page_is_whole_at_every_width_on_paper_in_light_and_dark(visit, page_f
         for width in (DESK, 720, PHONE, 320):
             seen.page.set_viewport_size({"width": width, "height": 900})
             said[f"{width} px"] = seen.probe("layout") + (seen.probe("drawings") if width in (DESK, PHONE) else [])
-        said["axe, light"] = axe(seen.page) + seen.probe("contrast", 4.5)
+        said["light"] = seen.probe("contrast", 4.5) + (axe(seen.page) if "light" in AXE.get(name, ()) else [])
         seen.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         seen.page.set_viewport_size({"width": PHONE, "height": 900})
         said["unfolded"] = seen.probe("layout") + seen.probe("drawings")
         seen.page.emulate_media(color_scheme="dark")
-        said["axe, dark, unfolded"] = axe(seen.page) + seen.probe("contrast", 4.5)
+        said["dark, unfolded"] = seen.probe("contrast", 4.5) + (axe(seen.page) if "dark" in AXE.get(name, ()) else [])
         seen.page.set_viewport_size({"width": A4, "height": 900})
         seen.page.emulate_media(media="print")
         said["paper"] = seen.probe("paper") + seen.probe("contrast", 4.5)
