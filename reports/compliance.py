@@ -190,7 +190,7 @@ def coverage_rows(result: AuditResult) -> list[CoverageRow]:
     for known in attack_classes():
         row = said.pop(known.name, None)
         if row is None:
-            by = _ran(result) if known.name == "membership inference" else ()
+            by = _ran_of(result, known.name)
             rows.append(CoverageRow(known, "executed" if by else "not executed", by, "" if by else known.unless_run))
             continue
         rows.append(CoverageRow(known, _status(row.executed, row.reason), row.by, row.reason))
@@ -204,6 +204,15 @@ def _status(executed: bool, reason: str) -> CoverageStatus:
     if executed:
         return "executed"
     return "not applicable" if reason.startswith("does not apply") else "not executed"
+
+
+def _ran_of(result: AuditResult, name: str) -> tuple[str, ...]:
+    """What produced a number in one class of attack, of a result whose own table lacks the class."""
+    if name == "membership inference":
+        return _ran(result)
+    own = {"attribute_inference": "attribute inference", "model_inversion": "model inversion"}
+    rows = (x for s in result.subjects for x in s.reconstructed if x.success.value is not None)
+    return tuple(dict.fromkeys(x.attack for x in rows if own.get(x.attack, "reconstruction") == name))
 
 
 def _ran(result: AuditResult) -> tuple[str, ...]:
@@ -377,16 +386,19 @@ def computed_limitations(result: AuditResult) -> list[str]:
                 if g.status == status:
                     missed.setdefault(f"{g.id} ({g.title})", []).append(s)
         lines += [f"Gate {phrases.plain(name)} {said} for {_names(result, who)}." for name, who in missed.items()]
-    for row in coverage_rows(result):
-        if row.status != "executed":
-            lines.append(f"Class of attack {row.status}: {phrases.plain(row.of.name)}.")
+    for status in ("not executed", "not applicable"):
+        named = [phrases.plain(row.of.name) for row in coverage_rows(result) if row.status == status]
+        if named:
+            lines.append(f"Classes of attack {status}: {', '.join(named)}.")
     attacks = [n.what for n in result.not_run if n.what.startswith("attack ")]
     if attacks:
         lines.append(f"Attacks that could not run: {', '.join(phrases.plain(a[7:]) for a in attacks)}.")
     if not result.plan.committed_before_scores:
         lines.append("The plan was not fixed before the first score: the audit is exploratory.")
-    if result.plan.deviations:
-        lines.append(f"{len(result.plan.deviations)} values of the plan were changed after it was committed (S2).")
+    changed = len(result.plan.deviations)
+    if changed:
+        values = "1 value of the plan was" if changed == 1 else f"{changed} values of the plan were"
+        lines.append(f"{values} changed after it was committed (S2).")
     power = result.plan.power
     if result.mode == "membership":
         pass

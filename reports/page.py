@@ -119,10 +119,12 @@ def _by_attack(subject: Subject) -> list[AttackRow]:
 def _by_attack_title(rows: list[AttackRow]) -> str:
     beyond = [row.attack for row in rows if row.beyond]
     if not beyond:
-        return f"No endpoint of {len(rows)} {'attack' if len(rows) == 1 else 'attacks'} lies beyond its bound"
+        return (
+            f"No endpoint of {len(rows)} {'attack' if len(rows) == 1 else 'attacks and scorers'} lies beyond its bound"
+        )
     if len(beyond) == 1:
-        return f"A finding beyond the bound rests on one attack alone: {phrases.plain(beyond[0], 40)}"
-    return f"{len(beyond)} of {len(rows)} attacks find something beyond the bound"
+        return f"A finding beyond the bound rests on one attack or scorer alone: {phrases.plain(beyond[0], 40)}"
+    return f"{len(beyond)} of {len(rows)} attacks and scorers find something beyond the bound"
 
 
 def _roc_data(result: AuditResult, subject: Subject) -> str:

@@ -70,7 +70,8 @@ def test_all_five_classes_of_the_opinion_are_listed_executed_or_not(factory):
     said = {row.of.name: row.status for row in rows}
     assert said["regurgitation of training data"] == "not applicable"
     assert said["a new class"] == "not executed"
-    assert said["membership inference"] == "executed"  # its numbers are in the result, whatever the table lacks
+    assert said["reconstruction"] == "executed"
+    assert said["membership inference"] == "executed"  # their numbers are in the result, whatever the table lacks
     assert "regurgitation of training data" not in compliance.unchecked(replace(made, coverage=(away,)))
 
 
@@ -100,7 +101,7 @@ def test_computed_limitations_follow_from_the_result(factory):
     opened = replace(made, plan=plan, declared=Declared(release_context="open weights"))
     lines = " ".join(compliance.computed_limitations(opened))
     assert "exploratory" in lines
-    assert "1 values of the plan were changed" in lines
+    assert "1 value of the plan was changed" in lines
     assert "no attack here read any" in lines or made.subjects[0].reconstructed
     page = render_html(opened, figures=False)
     assert "policy.alpha" in page
