@@ -91,6 +91,7 @@ def test_elapsed_days_and_what_must_not_be_missed(factory):
     assert "that of no model tested here" in " ".join(compliance.notices(unknown))
 
 
+@pytest.mark.slow
 def test_computed_limitations_follow_from_the_result(factory):
     made = factory.one_model()
     lines = " ".join(compliance.computed_limitations(made))
@@ -107,6 +108,7 @@ def test_computed_limitations_follow_from_the_result(factory):
     assert "policy.alpha" in page
 
 
+@pytest.mark.slow
 def test_the_fixed_limitations_are_one_text(factory):
     assert fixed_limitations() == LIMITATIONS
     assert len(fixed_limitations()) == 10
@@ -137,7 +139,7 @@ def test_the_reading_says_what_the_counts_say(factory):
     assert "wrongly accuses 1.0 %" in text
 
 
-@pytest.mark.parametrize("maker", ["all_words", "one_model", "membership"])
+@pytest.mark.parametrize("maker", [pytest.param("all_words", marks=pytest.mark.slow), "one_model", "membership"])
 def test_the_extract_for_an_impact_assessment(factory, maker):
     made = getattr(factory, maker)()
     text = dpia_extract(made)

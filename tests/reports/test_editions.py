@@ -136,6 +136,7 @@ def test_an_edition_of_an_edition_is_itself(planted, edition):
     assert from_json(to_json(once)) == from_json(to_json(for_edition(from_json(to_json(once)))))
 
 
+@pytest.mark.slow
 def test_individuals_stand_in_the_restricted_edition_alone_and_under_pseudonyms(planted):
     exposed = replace(planted.subjects[0].exposed[0], pseudonym="p-4f2a")
     made = replace(planted, subjects=(replace(planted.subjects[0], exposed=(exposed,)),))
@@ -160,6 +161,7 @@ def test_what_was_taken_out_does_not_come_back(planted):
         for_edition(planted, "public", min_group=1)
 
 
+@pytest.mark.slow
 def test_a_flag_alone_makes_no_public_result(planted):
     """Whoever writes ``edition="public"`` into a result gets a redacted document all the same."""
     assert not [secret for secret in SECRETS if secret in to_json(replace(planted, edition="public")).decode()]
