@@ -112,14 +112,14 @@ def by_class(result: AuditResult, subject: Subject, key: str) -> Drawn | None:
     return made(
         key, title,
         f"True positive rate of {result.plan.primary_attack}{at} by class, thresholds of all records; "
-        f"n = {sum(row.n_records for row in subject.by_class):,} records. Open: the over-forgotten tail. Lines are "
-        f"intervals ({ci.method if ci else 'not given'}). Bold: above the bound by a test over all classes (Holm, "
+        f"n = {sum(row.n_records for row in known):,} records of classes that are shown. Open: the "
+        f"over-forgotten tail. Lines are intervals ({ci.method if ci else 'not given'}). Bold: above the bound by a test over all classes (Holm, "
         f"{STANDS_OUT:.0%}); description, no part of the verdict.{said}",
         lambda: figures.by_class(bars, bound=bound),
         alt=alt_inner.by_class_alt(ordered, bound), section="S9",
         head=("class", "records", "after", "over-forgotten", "retrained", "never-seen above the threshold"),
         rows=tuple(
-            (phrases.plain(row.label, 60), f"{row.n_records:,}", *(
+            (phrases.plain(row.label, 60), f"{row.n_records:,}" if row.n_records else "too few", *(
                 phrases.estimate(e) for e in (row.after, row.over_forgotten, row.retrained, row.realised_fpr)
             ))
             for row in ordered
@@ -127,7 +127,7 @@ def by_class(result: AuditResult, subject: Subject, key: str) -> Drawn | None:
         columns=("class", "records", "tpr", "low", "high", "over_forgotten", "retrained", "retrained_low",
                  "retrained_high", "realised_fpr", "p_holm"),
         values=tuple(
-            (row.label, row.n_records, row.after.value, row.after.low, row.after.high, row.over_forgotten.value,
+            (row.label, row.n_records or None, row.after.value, row.after.low, row.after.high, row.over_forgotten.value,
              row.retrained.value, row.retrained.low, row.retrained.high, row.realised_fpr.value, row.p_value)
             for row in ordered
         ),

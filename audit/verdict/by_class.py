@@ -152,7 +152,8 @@ def _rows(codes: Ints, counts: Ints, parts: dict[int, _Part], classes: Sequence[
             few = Estimate(None, reason=f"suppressed: fewer than {LEAST_RECORDS} audited records of this class")
             if count >= LEAST_RECORDS:
                 few = Estimate(None, reason="no model forgot a record of this class")
-            rows.append(ClassRow(label, count, few, few, few, few))
+            # How few there are speaks of a handful of people too.
+            rows.append(ClassRow(label, count if count >= LEAST_RECORDS else 0, few, few, few, few))
             continue
         part = parts[code]
         rows.append(ClassRow(label, count, part.after, part.over, part.retrained, part.fpr, float(adjusted[code])))

@@ -16,7 +16,7 @@ class ClassRow:
 
     Attributes:
         label: the class.
-        n_records: audited records of the class that took part.
+        n_records: audited records of the class that took part; 0 where they are fewer than ``LEAST_RECORDS``.
         after: TPR on its forgotten records after deletion, residual tail.
         over_forgotten: the same in the other tail.
         retrained: ``after`` of models that were trained without them; without value where there are none.

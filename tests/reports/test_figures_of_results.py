@@ -42,7 +42,7 @@ def with_inner(factory, subject, *, hostile=""):
                      factory.rate(72, 7200), 1.0),
             ClassRow("dog", 291, factory.rate(900, 7000), factory.rate(50, 7000), factory.rate(68, 7000),
                      factory.rate(70, 7000), 1e-6),
-            ClassRow("rare", 9, few, few, few, few),
+            ClassRow("rare", 0, few, few, few, few),
         ),
         record_map=record_map("lira", rng.beta(5, 2, 600), rng.beta(4, 3, 600), rng.beta(6, 6, 600)),
         sensitivity=(
@@ -102,7 +102,7 @@ def test_the_data_of_a_figure_are_those_of_the_result(result, drawn):
     rows = list(csv.DictReader(io.StringIO(figure.csv())))
     assert [row["class"] for row in rows] == ["dog", "cat", "rare"]  # the highest first, the suppressed one last
     assert float(rows[0]["tpr"]) == 900 / 7000
-    assert rows[2]["tpr"] == ""
+    assert (rows[2]["tpr"], rows[2]["records"]) == ("", "")
     table = next(f for f in drawn if f.key == "s1-map")
     counted = sum(int(row["records"]) for row in csv.DictReader(io.StringIO(table.csv())))
     assert counted == result.subjects[0].record_map.n_records
