@@ -162,6 +162,7 @@ DOCUMENTS = (
     "docs/architecture.md",
     "docs/attacks.md",
     "docs/unlearning.md",
+    "docs/walkthroughs.md",
 )
 
 

@@ -100,6 +100,13 @@ def test_every_part_of_the_document_has_its_place() -> None:
     assert len(shown) == len(ORDER) - 1, "a block of commands that nothing runs"
 
 
+def test_pictures_are_there_and_small() -> None:
+    pictures = re.findall(r"!\[[^\]]{20,}\]\(([^)]+\.png)\)", DOCUMENT.read_text(encoding="utf-8"))
+    assert len(pictures) == 4, "each with a description of what it shows"
+    for name in pictures:
+        assert 10_000 < (DOCUMENT.parent / name).stat().st_size < 150_000
+
+
 @pytest.mark.parametrize("step", STEPS, ids=[step.line.split("#")[0].strip() for step in STEPS])
 def test_a_documented_command_ends_as_promised(walked: Walked, step: Step) -> None:
     code, text = walked.answers[step.line]
