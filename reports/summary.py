@@ -117,6 +117,11 @@ def _row(result: AuditResult, subject: Subject, detail: Detail) -> dict[str, str
     }  # fmt: skip
 
 
+def _figure_title(title: str, drawn: int, subjects: int) -> str:
+    """What a figure of all subjects says of those in it would be wrong of all of them."""
+    return title if drawn == subjects else f"Leakage of {drawn} of {subjects} subjects, the worst words first"
+
+
 def render_summary(
     result: AuditResult, detail: Detail = DETAILS[0], *, digest: str | None = None, figures: bool = True
 ) -> str:
@@ -161,6 +166,7 @@ def render_summary(
         left=len(ordered) - len(shown),
         counts=[(word, sum(s.verdict.word == word for s in ordered)) for word in WORST_FIRST],
         figure=drawn,
+        figure_title=_figure_title(drawn.title, min(len(ordered), detail.drawn), len(ordered)) if drawn else "",
         left_drawn=0 if drawn is None else len(ordered) - min(len(ordered), detail.drawn),
         checked=_checked(result, detail),
         not_checked=_unchecked(result, detail),
