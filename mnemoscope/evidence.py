@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -135,6 +136,9 @@ class EvidenceFolder:
         if kind is not None:
             for writer in self._writers.values():
                 writer.discard()
+            if self.out is not None:
+                with suppress(OSError):  # there may be files of an earlier run in it
+                    (self.out / EVIDENCE).rmdir()
 
     def _file(self, name: str) -> EvidenceFile:
         assert self.out is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,10 +110,7 @@ def _carry_out(
     commitment = commit_plan(plan, prepared.alpha, evidence.out)
     committed = commitment.before_scores
     evidence.log.add(PLAN, plan.digest)
-    stored = ScoreWriter(
-        evidence.arrays(SCORES), evidence.pseudonyms(prepared.dataset.keys_of(prepared.design.audited))
-    )
-    answers = AnswerWriter(evidence.arrays(ANSWERS) if keep_answers else None, NO_NAMES)
+    kept = _Kept(prepared, evidence, keep_answers=keep_answers)
     private = _private_fleets(prepared, opened)
     chain = RequestChain(prepared)
     found: dict[str, list[Subject]] = {wanted.name: [] for wanted in prepared.subjects}
@@ -131,7 +129,7 @@ def _carry_out(
         if trainer not in schemes:
             schemes[trainer] = _Scheme(stage.prepared, open_workspace(stage.prepared, trainer=trainer), [], evidence)
         scheme = schemes[trainer]
-        answers.scheme(scheme.audit.inputs)
+        kept.answers.scheme(scheme.audit.inputs)
         name = stage.title(wanted.name)
         models = chain.models(stage, wanted.name, method, scheme.workspace)
         after = scheme.fleets.answers(name, models)
@@ -157,18 +155,18 @@ def _carry_out(
                 cost_fraction=scheme.workspace.cost_fraction(models[0].fleet),
                 structure=scheme.fleets.structure(models),
                 reconstructed=recovered,
-                on_scores=lambda *both, kept=scores: kept.append(both),
+                on_scores=lambda *both, into=scores: into.append(both),
             )
             found[wanted.name].append(replace(subject, tuned=tuned_of(wanted, plan.folder)))
             chain.add(stage, wanted.name, method, subject, scores[0][0].after[prepared.primary], scheme.audit)
-            stored.subject(name, *scores[0])
-            answers.subject(name, after, scores[0][0].trained_against)
+            kept.scores.subject(name, *scores[0])
+            kept.answers.subject(name, after, scores[0][0].trained_against)
             evidence.log.add("subject scored", name)
             told.step("score", done + 1, len(rounds))
         if i + 1 == count:
             costs += [cost for one in schemes.values() for cost in stage.costs(one.workspace.costs)]
     subjects = tuple(subject for several in found.values() for subject in several)
-    stored.close(
+    kept.scores.close(
         "procedure",
         plan=plan.digest,
         policy=prepared.policy,
@@ -176,7 +174,7 @@ def _carry_out(
         alpha=prepared.alpha,
         attacks=tuple({"name": spec.name, "settings": dict(spec.settings)} for spec in prepared.specs),
     )
-    answers.close()
+    kept.answers.close()
     result = AuditResult(
         title=plan.name,
         mode="procedure",
@@ -199,6 +197,22 @@ def _carry_out(
         warnings=tuple(dict.fromkeys(line for subject in subjects for line in refutations(subject.epsilons))),
     )
     return evidence.finish(result)
+
+
+class _Kept:
+    """Files of scores and answers, opened when there is something to write: training comes first, for hours."""
+
+    def __init__(self, prepared: PreparedAudit, evidence: EvidenceFolder, *, keep_answers: bool) -> None:
+        self.prepared, self.evidence, self.keep_answers = prepared, evidence, keep_answers
+
+    @cached_property
+    def scores(self) -> ScoreWriter:
+        names = self.evidence.pseudonyms(self.prepared.dataset.keys_of(self.prepared.design.audited))
+        return ScoreWriter(self.evidence.arrays(SCORES), names)
+
+    @cached_property
+    def answers(self) -> AnswerWriter:
+        return AnswerWriter(self.evidence.arrays(ANSWERS) if self.keep_answers else None, NO_NAMES)
 
 
 class _Scheme:
