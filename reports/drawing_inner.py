@@ -113,8 +113,8 @@ def by_class(result: AuditResult, subject: Subject, key: str) -> Drawn | None:
         key, title,
         f"True positive rate of {result.plan.primary_attack}{at} by class, thresholds of all records; "
         f"n = {sum(row.n_records for row in known):,} records of classes that are shown. Open: the "
-        f"over-forgotten tail. Lines are intervals ({ci.method if ci else 'not given'}). Bold: above the bound by a test over all classes (Holm, "
-        f"{STANDS_OUT:.0%}); description, no part of the verdict.{said}",
+        f"over-forgotten tail. Lines are intervals ({ci.method if ci else 'not given'}). Bold: above the bound by a "
+        f"test over all classes (Holm, {STANDS_OUT:.0%}); description, no part of the verdict.{said}",
         lambda: figures.by_class(bars, bound=bound),
         alt=alt_inner.by_class_alt(ordered, bound), section="S9",
         head=("class", "records", "after", "over-forgotten", "retrained", "never-seen above the threshold"),
