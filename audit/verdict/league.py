@@ -65,8 +65,8 @@ class LeagueRow:
         reference: exact retraining, which the others are measured against.
         rank: first and last place that the intervals allow, among ranked methods; None where it is not ranked. What
             counts is the worse tail, for a record that stands out as forgotten is found like one that is still known,
-            and the distance of the AUC from one half: a method that keeps the tails clean and gives the bulk of the
-            records away is placed before another only if that one is in no respect better.
+            and the distance of the AUC from one half: one method is placed before another where the limits say that
+            it is better in one of the two, and the estimates do not say that it is worse in the other.
         unranked: why not.
         auc: of the attack whose AUC, forgotten against never-seen records, lies farthest from one half, with limits
             that are simultaneous over all attacks.
@@ -367,11 +367,17 @@ def _ranked(rows: list[LeagueRow], failed: Mapping[str, Sequence[str]]) -> list[
     def worse_tail(row: LeagueRow, end: str) -> float:
         return max(getattr(tail, end) or 0.0 for tail in (row.tpr, row.over_forgotten))
 
+    def off_half(row: LeagueRow) -> float:
+        return 0.0 if row.auc.value is None else abs(row.auc.value - 0.5)
+
     def safer(one: LeagueRow, other: LeagueRow) -> bool:
-        """Whether one is certainly better in a tail or in the bulk, and certainly worse in neither."""
-        (near, far), (other_near, other_far) = _distance(one.auc), _distance(other.auc)
-        better = worse_tail(one, "high") < worse_tail(other, "low") or far < other_near
-        return better and not (worse_tail(other, "high") < worse_tail(one, "low") or other_far < near)
+        """Whether one is certainly better in a tail or in the bulk, and by the estimates worse in neither.
+
+        Were it "certainly worse in neither", wider intervals would make an order of what narrow ones show to be a tie.
+        """
+        if worse_tail(one, "value") > worse_tail(other, "value") or off_half(one) > off_half(other):
+            return False
+        return worse_tail(one, "high") < worse_tail(other, "low") or _distance(one.auc)[1] < _distance(other.auc)[0]
 
     def places(row: LeagueRow) -> tuple[int, int]:
         return 1 + sum(safer(other, row) for other in able), len(able) - sum(safer(row, other) for other in able)

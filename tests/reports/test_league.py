@@ -41,6 +41,8 @@ def test_clean_tails_do_not_lift_a_method_whose_auc_gives_the_bulk_of_the_record
     rows = table(factory, with_auc(quiet, 0.97), with_auc(leaky, 0.9))
     assert rows["quiet"].rank == rows["leaky"].rank == (1, 2), "better in the tail, worse in bulk: a tie"
     assert rows["quiet"].auc.value == 0.97
+    near = table(factory, with_auc(quiet, 0.92), with_auc(leaky, 0.9))
+    assert near["quiet"].rank == near["leaky"].rank == (1, 2), "limits that overlap make no order of a tie"
     below = table(factory, with_auc(quiet, 0.03), with_auc(leaky, 0.9))
     assert below["quiet"].rank == (1, 2), "an AUC below one half gives as much away"
     assert below["quiet"].auc.low < 0.03 < below["quiet"].auc.high < 0.5
