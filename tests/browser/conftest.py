@@ -65,7 +65,7 @@ def visit(chromium: Any) -> Open:
         )
         try:
             page = context.new_page()
-            page.set_default_timeout(20_000)
+            page.set_default_timeout(120_000)  # a busy machine is no fault of a page
             made, address = Visit(page), path.as_uri()
             page.on("console", lambda m: made.noise.append(f"console {m.type}: {m.text}"))
             page.on("pageerror", lambda e: made.noise.append(f"error: {e}"))
@@ -77,7 +77,7 @@ def visit(chromium: Any) -> Open:
                     or made.noise.append(f"request: {r.url}")
                 ),
             )
-            page.goto(address)
+            page.goto(address, timeout=120_000)
             page.evaluate(PROBES)
             yield made
         finally:
