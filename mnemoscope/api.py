@@ -78,6 +78,7 @@ def demo(
     seed: int = 0,
     device: str = "auto",
     declarations: "Declared | Path | str | None" = None,
+    restricted: bool = False,
     progress: Progress | None = None,
 ) -> "AuditResult":
     """Audit several ways of deleting records from a small model of real digits.
@@ -88,6 +89,7 @@ def demo(
         seed: root of every random draw.
         device: "auto", "cpu", "cuda", ...
         declarations: what somebody states beside the numbers, a TOML file.
+        restricted: write the restricted edition, with single records under keyed pseudonyms.
         progress: told of steps; None tells nobody.
     """
     from mnemoscope.audit.verdict.declared_file import load_declared
@@ -98,7 +100,8 @@ def demo(
     check_out(out)
     declared = load_declared(declarations)
     plan = demo_plan(seed=seed, device=device)
-    return run_plan(plan, store=str(store), out=Path(out), progress=progress or Quiet(), declared=declared)
+    told = progress or Quiet()
+    return run_plan(plan, store=str(store), out=Path(out), progress=told, declared=declared, restricted=restricted)
 
 
 def run(
@@ -109,6 +112,7 @@ def run(
     declarations: "Declared | Path | str | None" = None,
     key: str | Path | None = None,
     keep_answers: bool = False,
+    restricted: bool = False,
     progress: Progress | None = None,
 ) -> "AuditResult":
     """Carry out a plan; what a former call finished is taken from the store.
@@ -120,6 +124,7 @@ def run(
         declarations: what somebody states beside the numbers, a TOML file.
         key: the controller's key file for pseudonyms and commitments; None makes one in ``out``.
         keep_answers: also keep the recorded answers, which are large: ``rerun`` can then run the attacks again.
+        restricted: write the restricted edition, with single records under keyed pseudonyms.
         progress: told of steps; None tells nobody.
 
     Raises:
@@ -141,6 +146,7 @@ def run(
         declared=declared,
         key=None if key is None else Path(key),
         keep_answers=keep_answers,
+        restricted=restricted,
     )
 
 
@@ -155,6 +161,7 @@ def compare(
     out: str | Path | None = "runs/compare",
     declarations: "Declared | Path | str | None" = None,
     key: str | Path | None = None,
+    restricted: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> "AuditResult":
@@ -170,6 +177,7 @@ def compare(
         out: folder that receives ``result.json`` and the report; None writes nothing.
         declarations: what somebody states beside the numbers, a TOML file.
         key: the controller's key file for pseudonyms and commitments; None makes one in ``out``.
+        restricted: write the restricted edition, with single records under keyed pseudonyms.
         progress: told of steps; None tells nobody.
         options: further fields of ``mnemoscope.comparison.Comparison``, e.g. ``references=5``.
     """
@@ -182,7 +190,8 @@ def compare(
     declared = load_declared(declarations)
     question = Comparison(Path(before), Path(after), Path(model), str(data), forget, holdout, **options)
     place, own = None if out is None else Path(out), None if key is None else Path(key)
-    result = replace(run_compare(question, out=place, key=own, progress=progress or Quiet()), declared=declared)
+    found = run_compare(question, out=place, key=own, progress=progress or Quiet())
+    result = replace(found, declared=declared, edition="restricted" if restricted else found.edition)
     if place is not None:
         write_report(result, place)
     return result
@@ -197,9 +206,21 @@ def scores(
     seed: int = 0,
     declarations: "Declared | Path | str | None" = None,
     key: str | Path | None = None,
+    restricted: bool = False,
     progress: Progress | None = None,
 ) -> "AuditResult":
     """Audit recorded predictions alone, from one ``.npz`` file; torch is not needed.
+
+    Args:
+        file: plain arrays, see docs/cli.md.
+        out: folder that receives ``result.json``, the report and the evidence; None writes nothing.
+        policy: bounds and levels, or a TOML file with them.
+        alpha: false positive rate of the endpoints; None = chosen from counts.
+        seed: root of every random draw.
+        declarations: what somebody states beside the numbers, a TOML file.
+        key: the controller's key file for pseudonyms and commitments; None makes one in ``out``.
+        restricted: write the restricted edition, with single records under keyed pseudonyms.
+        progress: not used, there are no steps worth telling.
 
     Raises:
         InvalidInput: an array is missing, has a wrong shape or values, or the file would have to be unpickled.
@@ -215,7 +236,7 @@ def scores(
     declared = load_declared(declarations)
     place, own = None if out is None else Path(out), None if key is None else Path(key)
     made = run_scores(Path(file), out=place, policy=policy, alpha=alpha, seed=seed, key=own)
-    result = replace(made, declared=declared)
+    result = replace(made, declared=declared, edition="restricted" if restricted else made.edition)
     if place is not None:
         write_report(result, place)
     return result

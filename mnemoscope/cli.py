@@ -93,6 +93,9 @@ Key = Annotated[
         help="The controller's key file for pseudonyms and commitments; OUT/commitment.key is made without it.",
     ),
 ]
+Restricted = Annotated[
+    bool, typer.Option("--restricted", help="Write the restricted edition: single records, under keyed pseudonyms.")
+]
 DEFAULT_STORE = ".mnemoscope"
 
 
@@ -140,14 +143,14 @@ def demo(
     seed: Seed = 0,
     device: Device = "auto",
     declarations: Declarations = None,
+    restricted: Restricted = False,
     as_json: AsJson = False,
     exit_code: ExitCode = False,
 ) -> None:
     """Audit several ways of deleting records from a small model of real digits, in about three minutes."""
+    options = {"seed": seed, "device": device, "declarations": declarations, "restricted": restricted}
     _audit(
-        lambda progress: api.demo(
-            out=out, store=store, seed=seed, device=device, declarations=declarations, progress=progress
-        ),
+        lambda progress: api.demo(out=out, store=store, progress=progress, **options),  # type: ignore[arg-type]
         out,
         as_json=as_json,
         exit_code=exit_code,
@@ -170,11 +173,12 @@ def run(
     keep_answers: Annotated[
         bool, typer.Option("--keep-answers", help="Keep recorded answers in OUT/evidence, for `rerun --from answers`.")
     ] = False,
+    restricted: Restricted = False,
     as_json: AsJson = False,
     exit_code: ExitCode = False,
 ) -> None:
     """Carry out a plan: train, delete, attack, decide. The same command again goes on where it stopped."""
-    options = {"declarations": declarations, "key": key, "keep_answers": keep_answers}
+    options = {"declarations": declarations, "key": key, "keep_answers": keep_answers, "restricted": restricted}
     _audit(
         lambda progress: api.run(plan, out=out, store=store, progress=progress, **options),  # type: ignore[arg-type]
         out,
@@ -247,6 +251,7 @@ def compare(
     store: Store = DEFAULT_STORE,
     declarations: Declarations = None,
     key: Key = None,
+    restricted: Restricted = False,
     as_json: AsJson = False,
     exit_code: ExitCode = False,
 ) -> None:
@@ -264,11 +269,13 @@ def scores(
     seed: Seed = 0,
     declarations: Declarations = None,
     key: Key = None,
+    restricted: Restricted = False,
     as_json: AsJson = False,
     exit_code: ExitCode = False,
 ) -> None:
     """Audit predictions alone: no model, no training, no torch."""
     options = {"policy": policy, "alpha": alpha, "seed": seed, "declarations": declarations, "key": key}
+    options["restricted"] = restricted
     _audit(
         lambda progress: api.scores(file, out=out, progress=progress, **options),  # type: ignore[arg-type]
         out,

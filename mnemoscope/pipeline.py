@@ -59,6 +59,7 @@ def run_plan(
     declared: Declared | None = None,
     key: Path | None = None,
     keep_answers: bool = False,
+    restricted: bool = False,
 ) -> AuditResult:
     """Carry out a procedure audit.
 
@@ -70,12 +71,15 @@ def run_plan(
         declared: what somebody states beside the numbers.
         key: the controller's key file for pseudonyms and commitments; None makes one in ``out``.
         keep_answers: also keep the recorded answers of all models, which are large, in ``out``.
+        restricted: the result is the restricted edition, with single records under keyed pseudonyms.
 
     Returns:
         The result, one subject for each deletion procedure of the plan.
     """
     with EvidenceFolder(out, key) as evidence:
         result = _carry_out(plan, evidence, store, progress, declared, keep_answers=keep_answers)
+    if restricted:
+        result = replace(result, edition="restricted")
     if out is not None:
         from mnemoscope.reports import write_report
 
