@@ -100,7 +100,8 @@ def test_a_command_is_short_and_calls_one_function_of_the_api(command: ast.Funct
 def test_every_option_of_compare_reaches_the_question() -> None:
     from mnemoscope.comparison import Comparison
 
-    options = set(inspect.signature(cli.compare).parameters) - {"as_json", "exit_code", "out", "declarations", "key"}
+    not_asked = {"as_json", "exit_code", "out", "declarations", "key", "restricted"}
+    options = set(inspect.signature(cli.compare).parameters) - not_asked
     assert options == set(Comparison.__dataclass_fields__)
 
 

@@ -73,6 +73,7 @@ def page(page_of) -> str:
     return page_of("result")
 
 
+@pytest.mark.slow
 def test_one_file_with_one_script_of_our_own_and_no_network(page):
     seen = parse(page)
     names = {tag for tag, _ in seen.tags}
@@ -111,6 +112,7 @@ def test_structure(page):
     assert all(a.get("role") == "img" and len(a["aria-label"]) > 40 for a in drawings)
 
 
+@pytest.mark.slow
 def test_sections_stand_in_order_with_the_verdict_first(factory, page_of):
     page = page_of("result", figures=False)
     ids = re.findall(r'<section id="([^"]+)"', page)
@@ -119,6 +121,7 @@ def test_sections_stand_in_order_with_the_verdict_first(factory, page_of):
     assert result_digest(factory.result()) in parse(page).text
 
 
+@pytest.mark.slow
 def test_every_table_has_a_number_and_a_title_of_its_own(page_of):
     page = page_of("result", figures=False)
     captions = re.findall(
@@ -133,6 +136,7 @@ def test_every_table_has_a_number_and_a_title_of_its_own(page_of):
     assert 'aria-labelledby="table-s7-1"' in page
 
 
+@pytest.mark.slow
 def test_figures_are_numbered_within_their_section(page):
     numbers = re.findall(r'<figcaption><span class="no">(Figure S\d+\.\d+)</span> <b>', page)
     assert len(numbers) == len(set(numbers)) == page.count("<figure ")
@@ -150,6 +154,7 @@ def outline(page: str) -> list[str]:
 SNAPSHOT = "005aba0a"
 
 
+@pytest.mark.slow
 def test_the_outline_of_the_page_is_the_one_that_was_looked_at(page_of):
     """A changed outline is looked at (light, dark, phone, paper), then its digest goes here."""
     found = hashlib.sha256("\n".join(outline(page_of("one_model", figures=False))).encode()).hexdigest()[:8]
@@ -298,6 +303,7 @@ def test_contrast_of_text_and_figures(dark):
         assert ratio(line, "card") >= 3, line
 
 
+@pytest.mark.slow
 def test_measures_defences_bounds_and_classes_are_on_the_page_with_their_controls(page, page_of):
     for heading in (
         "Forgetting, measured",

@@ -147,6 +147,7 @@ def summary_text(result: AuditResult, **kwargs) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
 
+@pytest.mark.slow
 def test_the_summary_says_what_was_found_checked_and_left_out(factory):
     people = (
         DeclaredPerson("assessor", "A. Ssessor", True, "signed", "2026-11-20"),
@@ -173,6 +174,7 @@ def test_the_summary_of_nothing(factory):
     assert "0 ways of deleting were audited: none." in summary_text(factory.result([]))
 
 
+@pytest.mark.slow
 def test_subjects_left_out_of_a_summary_are_counted_worst_first(factory):
     names = ("retrain", "noop", "finetune", "gradient_ascent")
     result = factory.result([factory.subject(name) for name in names])
